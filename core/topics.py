@@ -1,0 +1,71 @@
+"""The catalogue of topics: name, key, message, retention. Everybody imports names from here.
+
+The partition count of a topic is fixed for its version: the partition is part of what a state row
+means. More partitions are a new topic version beside the old one.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+ACTIVITY = "activity.v1"
+OUTCOMES = "outcomes.v1"
+REJECTED = "rejected.v1"
+CATALOG = "catalog.v1"
+MODELS = "models.v1"
+
+_DAY_MS = 24 * 3600 * 1000
+
+
+class Topic(NamedTuple):
+    """One Kafka topic as this project needs it."""
+
+    name: str
+    key: str  # what the record key is, for people
+    message: str  # full protobuf name of the value
+    partitions: int
+    retention_ms: int  # -1 = for ever
+    compacted: bool
+    help: str
+
+
+def topics(activity_partitions: int) -> tuple[Topic, ...]:
+    """Every topic of the platform; outcomes and rejects stay with their activity partition."""
+    return (
+        Topic(
+            ACTIVITY,
+            "none; the partition is murmur2(user_id)",
+            "protos.events.v1.ActivityFrame",
+            activity_partitions,
+            30 * _DAY_MS,
+            False,
+            "what people did and what they were shown, one order per user",
+        ),
+        Topic(
+            OUTCOMES,
+            "user_id",
+            "protos.events.v1.Outcome",
+            activity_partitions,
+            30 * _DAY_MS,
+            False,
+            "each shown item and what followed; repeats are recognised by outcome_id",
+        ),
+        Topic(
+            REJECTED,
+            "none",
+            "protos.events.v1.Rejected",
+            1,
+            30 * _DAY_MS,
+            False,
+            "what could not be applied, whole, with the reason",
+        ),
+        Topic(CATALOG, "item_id", "protos.catalog.v1.CatalogRecord", 1, -1, True, "items, codes, availability"),
+        Topic(MODELS, "model_version", "protos.registry.v1.ModelManifest", 1, -1, False, "what was published"),
+    )
+
+
+def topic_named(name: str, among: Iterable[Topic]) -> Topic:
+    """The topic called `name`; KeyError when there is none."""
+    for topic in among:
+        if topic.name == name:
+            return topic
+    raise KeyError(name)

@@ -1,0 +1,83 @@
+"""Is this event fit for the log? One rule, used at the door (IngestService) and again by the reader
+of the topic, because any Kafka producer may write there."""
+
+from typing import Final, NamedTuple
+
+from protos.events.v1.impression_pb2 import Impression
+from protos.events.v1.interaction_pb2 import Action, Interaction, Location
+
+MAX_AHEAD_MS: Final = 5 * 60 * 1000  # design §2: later than this against the record's time is refused
+MAX_PLAY_MS: Final = 24 * 3600 * 1000  # one exposure; longer is a broken client clock
+MAX_ID_BYTES: Final = 256  # ids are keys, not documents
+_OLDEST_MS: Final = 946_684_800_000  # 2000-01-01; before it a client sent seconds or nothing
+
+
+class Fault(NamedTuple):
+    """Why an event is not kept."""
+
+    field: str
+    reason: str  # found, expected
+
+
+def interaction_fault(event: Interaction, recorded_ms: int) -> Fault | None:
+    """The first fault of `event`, judged against its record's time; None when it is good."""
+    fault = _id_fault("event_id", event.event_id) or _id_fault("user_id", event.user_id)
+    fault = fault or _id_fault("item_id", event.item_id)
+    if fault is not None:
+        return fault
+    if event.action not in _ACTIONS:
+        return Fault("action", f"found {event.action}, expected one of {_ACTION_NAMES}")
+    fault = _time_fault("occurred_at", event.HasField("occurred_at"), event.occurred_at.ToMilliseconds(), recorded_ms)
+    if fault is not None:
+        return fault
+    if event.HasField("play_ms") and not 0 <= event.play_ms <= MAX_PLAY_MS:
+        return Fault("play_ms", f"found {event.play_ms} ms, expected 0 .. {MAX_PLAY_MS}")
+    if event.HasField("duration_ms") and not 0 <= event.duration_ms <= MAX_PLAY_MS:
+        return Fault("duration_ms", f"found {event.duration_ms} ms, expected 0 .. {MAX_PLAY_MS}")
+    if event.HasField("value_micros"):
+        if event.value_micros < 0:
+            return Fault("value_micros", f"found {event.value_micros}, expected 0 or more")
+        if len(event.currency) != 3:
+            return Fault("currency", f"found {event.currency!r}, expected an ISO 4217 code beside value_micros")
+    return location_fault(event.location) if event.HasField("location") else None
+
+
+def impression_fault(impression: Impression, recorded_ms: int) -> Fault | None:
+    """The first fault of `impression`; None when it is good."""
+    fault = _id_fault("request_id", impression.request_id) or _id_fault("user_id", impression.user_id)
+    if fault is not None:
+        return fault
+    return _time_fault(
+        "served_at", impression.HasField("served_at"), impression.served_at.ToMilliseconds(), recorded_ms
+    )
+
+
+def location_fault(location: Location) -> Fault | None:
+    """The first fault of a location; NaN is out of every range."""
+    if not -90.0 <= location.latitude <= 90.0:
+        return Fault("location.latitude", f"found {location.latitude}, expected -90 .. 90 degrees")
+    if not -180.0 <= location.longitude <= 180.0:
+        return Fault("location.longitude", f"found {location.longitude}, expected -180 .. 180 degrees")
+    if not 0.0 <= location.accuracy_m < 1e7:
+        return Fault("location.accuracy_m", f"found {location.accuracy_m}, expected 0 .. 1e7 metres")
+    return None
+
+
+_ACTIONS: Final = frozenset(value for value in Action.values() if value)
+_ACTION_NAMES: Final = ", ".join(name for name in Action.keys() if not name.endswith("UNSPECIFIED"))
+
+
+def _id_fault(field: str, value: str) -> Fault | None:
+    if not value:
+        return Fault(field, "found nothing, expected a non-empty id")
+    if len(value) > MAX_ID_BYTES // 4 and len(value.encode()) > MAX_ID_BYTES:
+        return Fault(field, f"found {len(value.encode())} bytes, expected at most {MAX_ID_BYTES}")
+    return None
+
+
+def _time_fault(field: str, present: bool, at_ms: int, recorded_ms: int) -> Fault | None:
+    if not present or at_ms < _OLDEST_MS:
+        return Fault(field, f"found {at_ms if present else 'nothing'}, expected milliseconds since 1970 after 2000")
+    if at_ms - recorded_ms > MAX_AHEAD_MS:
+        return Fault(field, f"found {at_ms - recorded_ms} ms ahead of the platform, expected at most {MAX_AHEAD_MS}")
+    return None
