@@ -64,7 +64,7 @@ def location_fault(location: Location) -> Fault | None:
 
 
 _ACTIONS: Final = frozenset(value for value in Action.values() if value)
-_ACTION_NAMES: Final = ", ".join(name for name in Action.keys() if not name.endswith("UNSPECIFIED"))
+_ACTION_NAMES: Final = ", ".join(name for name, _ in Action.items() if not name.endswith("UNSPECIFIED"))
 
 
 def _id_fault(field: str, value: str) -> Fault | None:
