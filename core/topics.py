@@ -13,7 +13,7 @@ REJECTED = "rejected.v1"
 CATALOG = "catalog.v1"
 MODELS = "models.v1"
 
-_DAY_MS = 24 * 3600 * 1000
+FOR_EVER_MS = -1
 
 
 class Topic(NamedTuple):
@@ -23,20 +23,24 @@ class Topic(NamedTuple):
     key: str  # what the record key is, for people
     message: str  # full protobuf name of the value
     partitions: int
-    retention_ms: int  # -1 = for ever
+    retention_ms: int  # FOR_EVER_MS = keep all
     compacted: bool
     help: str
 
 
-def topics(activity_partitions: int) -> tuple[Topic, ...]:
-    """Every topic of the platform; outcomes and rejects stay with their activity partition."""
+def topics(activity_partitions: int, retention_ms: int) -> tuple[Topic, ...]:
+    """Every topic of the platform; outcomes stay with their activity partition.
+
+    The broker counts retention from the record's timestamp, which is platform time: a replay of old days
+    needs FOR_EVER_MS.
+    """
     return (
         Topic(
             ACTIVITY,
             "none; the partition is murmur2(user_id)",
             "protos.events.v1.ActivityFrame",
             activity_partitions,
-            30 * _DAY_MS,
+            retention_ms,
             False,
             "what people did and what they were shown, one order per user",
         ),
@@ -45,7 +49,7 @@ def topics(activity_partitions: int) -> tuple[Topic, ...]:
             "user_id",
             "protos.events.v1.Outcome",
             activity_partitions,
-            30 * _DAY_MS,
+            retention_ms,
             False,
             "each shown item and what followed; repeats are recognised by outcome_id",
         ),
@@ -54,12 +58,14 @@ def topics(activity_partitions: int) -> tuple[Topic, ...]:
             "none",
             "protos.events.v1.Rejected",
             1,
-            30 * _DAY_MS,
+            retention_ms,
             False,
             "what could not be applied, whole, with the reason",
         ),
-        Topic(CATALOG, "item_id", "protos.catalog.v1.CatalogRecord", 1, -1, True, "items, codes, availability"),
-        Topic(MODELS, "model_version", "protos.registry.v1.ModelManifest", 1, -1, False, "what was published"),
+        Topic(
+            CATALOG, "item_id", "protos.catalog.v1.CatalogRecord", 1, FOR_EVER_MS, True, "items, codes, availability"
+        ),
+        Topic(MODELS, "model_version", "protos.registry.v1.ModelManifest", 1, FOR_EVER_MS, False, "what was published"),
     )
 
 
