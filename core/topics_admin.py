@@ -1,7 +1,7 @@
 """Making the topics of `core/topics.py` on a broker, and refusing a broker that disagrees with them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from kafka.admin import KafkaAdminClient
@@ -36,14 +36,13 @@ def apply_topics(kafka: Kafka) -> list[TopicState]:
         existing = _describe(admin, wanted)
         missing = [topic for topic in wanted if topic.name not in existing]
         if missing:
-            try:
+            # Somebody else may make it in between; what counts is checked below.
+            with suppress(TopicAlreadyExistsError):
                 admin.create_topics(
                     {topic.name: _options(topic, kafka) for topic in missing},
                     timeout_ms=kafka.request_timeout_ms,
                     wait_for_metadata=True,
                 )
-            except TopicAlreadyExistsError:
-                pass  # somebody else made it in between; what counts is checked below
             existing = _describe(admin, wanted)
     made = {topic.name for topic in missing}
     for topic in wanted:
