@@ -1,6 +1,6 @@
 """Frames: many activities of one partition in one Kafka record.
 
-Faust's cost is per record, so a record carries many events (docs/adr/0002). A frame holds users of
+Faust's cost is per record, so a record carries many events (docs/adr/0001). A frame holds users of
 one partition only, in the order of acceptance; a single event is a frame of one; a frame without
 entries is a heartbeat.
 """

@@ -13,11 +13,12 @@ ItemKey = NewType("ItemKey", int)
 
 NO_ITEM = ItemKey(-1)
 _HASHED = 1 << 62
+_DIGITS = len(str(_HASHED))  # longer is hashed anyway, and int() refuses very long decimals
 
 
 def item_key(item_id: str) -> ItemKey:
     """The 63-bit key of an item's name. Canonical decimals map to themselves, all else is hashed."""
-    if item_id.isascii() and item_id.isdigit() and (item_id == "0" or item_id[0] != "0"):
+    if len(item_id) <= _DIGITS and item_id.isascii() and item_id.isdigit() and (item_id == "0" or item_id[0] != "0"):
         number = int(item_id)
         if number < _HASHED:
             return ItemKey(number)

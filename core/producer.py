@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from core.errors import BrokerUnavailable
+from core.errors import BrokerUnavailable, ContractError, TooLarge
 from core.frames import MAX_FRAME_BYTES, encode_frame
 from core.partition import partition_of
 from core.settings import Kafka
@@ -21,7 +21,7 @@ from core.topics import ACTIVITY
 from protos.events.v1.activity_pb2 import Activity
 
 FRAME_ACTIVITIES: Final = 100  # per-record cost is shared well enough; a rejected frame stays small
-_FRAME_BYTES: Final = MAX_FRAME_BYTES // 4
+_FRAME_BYTES: Final = MAX_FRAME_BYTES // 4  # a full frame; also the largest activity, so none outgrows MAX_FRAME_BYTES
 
 
 class Acknowledged(NamedTuple):
@@ -84,6 +84,11 @@ def send_record(
     except KafkaError as error:
         acknowledged.set_exception(_unavailable(topic, error))
         return acknowledged
+    except ValueError as error:  # kafka-python's word for a partition that the topic does not have
+        acknowledged.set_exception(
+            ContractError(f"{topic}: {error}; make kafka.activity_partitions what the topic has")
+        )
+        return acknowledged
     sent.add_callback(lambda meta: acknowledged.set_result(Acknowledged(meta.partition, meta.offset, time.monotonic())))
     sent.add_errback(lambda error: acknowledged.set_exception(_unavailable(topic, error)))
     return acknowledged
@@ -109,6 +114,9 @@ class ActivityProducer:
 
     def send(self, activity: Activity, user_id: str, timestamp_ms: int) -> "Future[Acknowledged]":
         """Hand over one activity; the future resolves after acks=all or fails with BrokerUnavailable."""
+        size = activity.ByteSize()
+        if size > _FRAME_BYTES:
+            raise TooLarge(f"found an activity of {size} bytes, expected at most {_FRAME_BYTES}")
         partition = partition_of(user_id, self._partitions)
         waiting: Future[Acknowledged] = Future()
         waiting.set_running_or_notify_cancel()
@@ -119,7 +127,7 @@ class ActivityProducer:
             if frame is None:
                 frame = self._frames[partition] = _Frame(time.monotonic() + self._linger_s)
                 self._wake.notify()
-            frame.add(activity, timestamp_ms, waiting)
+            frame.add(activity, size, timestamp_ms, waiting)
             if len(frame.activities) >= FRAME_ACTIVITIES or frame.size >= _FRAME_BYTES:
                 self._send(partition, self._frames.pop(partition))
         return waiting
@@ -165,10 +173,10 @@ class _Frame:
         self.size = 0
         self.timestamp_ms = 0
 
-    def add(self, activity: Activity, timestamp_ms: int, waiting: "Future[Acknowledged]") -> None:
+    def add(self, activity: Activity, size: int, timestamp_ms: int, waiting: "Future[Acknowledged]") -> None:
         self.activities.append(activity)
         self.waiting.append(waiting)
-        self.size += activity.ByteSize()
+        self.size += size
         self.timestamp_ms = max(self.timestamp_ms, timestamp_ms)
 
 

@@ -26,7 +26,7 @@ MASK: Final = "********"
 class Section(BaseModel):
     """A group of settings; frozen, and refusing what it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Kafka(Section):
@@ -185,10 +185,14 @@ def _merge(environment: Mapping[str, str] | None, file: Path | None) -> tuple[Se
         return Settings.model_validate(tree), sources
     except ValidationError as error:
         first = error.errors()[0]
-        key_text = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(
-            f"{sources.get(key_text, 'settings')}: {key_text} found {first['input']!r}, expected: {first['msg']}"
-        ) from None
+        section, name = str(first["loc"][0]), str(first["loc"][1])
+        found = MASK if _is_secret(section, name) else repr(first["input"])
+        key_text = f"{section}.{name}"
+        raise SettingsError(f"{sources[key_text]}: {key_text} found {found}, expected: {first['msg']}") from None
+
+
+def _is_secret(section: str, name: str) -> bool:
+    return isinstance(getattr(getattr(Settings(), section), name), SecretStr)
 
 
 def _from_file(environment: Mapping[str, str], file: Path | None) -> Iterator[tuple[tuple[str, str], Any, str]]:
@@ -197,10 +201,10 @@ def _from_file(environment: Mapping[str, str], file: Path | None) -> Iterator[tu
     if named is None and not path.exists():
         return
     try:
-        tree = tomllib.loads(path.read_text())
+        tree = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}); unset {FILE_VARIABLE} or fix it") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: is not TOML ({error})") from None
     for section, values in tree.items():
         if not isinstance(values, dict):
