@@ -5,6 +5,7 @@ platform time at that anchor, and how many platform seconds pass per wall second
 measured on it: they use the monotonic clock, which all processes of one machine share.
 """
 
+import math
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,8 +31,9 @@ class PlatformClock:
     speed: float = 1.0
 
     def now_ms(self) -> int:
-        wall_ms = time.time_ns() / 1e6
-        return int(self.anchor_platform_ms + (wall_ms - self.anchor_wall_ms) * self.speed)
+        # Integers up to here: at 60 times the speed a float of the whole wall time is a millisecond off.
+        elapsed_ns = time.time_ns() - self.anchor_wall_ms * 1_000_000
+        return self.anchor_platform_ms + math.floor(elapsed_ns * self.speed / 1e6)
 
     def monotonic_s(self) -> float:
         return time.monotonic()

@@ -14,6 +14,8 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
+from core.errors import NotReady
+
 _SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 # Every pipeline stage and every agent gives the same four: in, out, removed, seconds.
@@ -39,8 +41,18 @@ CATALOG_OFFSET: Final = Gauge("nearfeed_catalog_offset", "catalog.v1 offset appl
 
 
 def serve_metrics(port: int) -> int:
-    """Serve /metrics on the loopback address; returns the port, which is a free one for 0."""
-    server, _ = start_http_server(port, addr="127.0.0.1")
+    """Serve /metrics on the loopback address; returns the port, which is a free one for 0.
+
+    Raises:
+        NotReady: another process has the port.
+    """
+    try:
+        server, _ = start_http_server(port, addr="127.0.0.1")
+    except OSError as error:
+        raise NotReady(
+            f"port {port} cannot be listened on ({error.strerror}), expected a free one; "
+            "set NEARFEED_TELEMETRY__METRICS_PORT to another, or to 0 for any"
+        ) from None
     return int(server.server_port)
 
 
