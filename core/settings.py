@@ -32,7 +32,9 @@ class Section(BaseModel):
 class Kafka(Section):
     """Where the log lives."""
 
-    bootstrap_servers: str = Field("127.0.0.1:9092", description="comma-separated host:port")
+    bootstrap_servers: str = Field(
+        "127.0.0.1:9092", pattern=r"^[^\s,;]+:\d{1,5}(,[^\s,;]+:\d{1,5})*$", description="comma-separated host:port"
+    )
     activity_partitions: int = Field(4, ge=1, description="fixed for activity.v1; more is a new topic version")
     replication: int = Field(1, ge=1, description="replication factor of topics made by `topics apply`")
     retention_days: int = Field(

@@ -27,7 +27,23 @@ def test_key_is_a_decimals_value_or_lies_above_every_decimal(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["007", "00", "-1", "+1", " 1", "1 ", "1_000", "1.0", "", "٣", "²", str(HASHED_FROM), str(2**63), "9" * 19, "1" * 5000],
+    [
+        "007",
+        "00",
+        "-1",
+        "+1",
+        " 1",
+        "1 ",
+        "1_000",
+        "1.0",
+        "",
+        "٣",
+        "²",
+        str(HASHED_FROM),
+        str(2**63),
+        "9" * 19,
+        "1" * 5000,
+    ],
 )
 def test_what_only_looks_like_a_decimal_is_hashed(name: str) -> None:
     assert item_key(name) >= HASHED_FROM

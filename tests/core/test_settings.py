@@ -100,6 +100,8 @@ def test_file_that_was_named_must_exist() -> None:
     [
         ("streams.max_batch", "many"),
         ("streams.max_batch", "0"),
+        ("kafka.bootstrap_servers", "broker"),
+        ("kafka.bootstrap_servers", "broker:9092;other:9092"),
         ("clock.speed", "0"),
         ("clock.speed", "inf"),
         ("scorer.exploration_share", "nan"),
@@ -113,6 +115,11 @@ def test_malformed_value_names_key_value_and_source(key: str, value: str) -> Non
         load({variable: value})
     message = str(caught.value)
     assert message.startswith(f"{variable}: {key} found {value!r}, expected: ")
+
+
+def test_several_brokers_and_ipv6_are_well_formed() -> None:
+    brokers = "one.example:9092,[::1]:19092"
+    assert load({"NEARFEED_KAFKA__BOOTSTRAP_SERVERS": brokers}).kafka.bootstrap_servers == brokers
 
 
 def test_malformed_value_in_the_file_names_the_file() -> None:
