@@ -1,0 +1,410 @@
+"""A recommendation as a list of named stages.
+
+    hydrate    the person's rows and what is popular around them; the last known ones when the store is late
+    generate   the model's beams, in a batch with others; none for a person without a history
+    filter     what may be shown now, and how many each filter took away
+    select     the beam's own order, or a draw whose probability is known
+    fill       slots still empty: popular around here, popular everywhere, anything live
+
+Each stage reports the same four numbers: in, out, removed by reason, seconds. A stage that cannot make
+the deadline, or whose dependency is down, costs quality and not the answer: the slate then comes from
+what is left, and `reasons` says why. Everything that is shown passes the same filters.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from core.clock import Clock
+from core.errors import StoreUnavailable
+from core.geo import cell_name, distance_m, neighbours
+from core.ids import item_key
+from core.telemetry import STAGE_IN, STAGE_OUT, STAGE_REMOVED, STAGE_SECONDS
+from feature_repo.folds.popularity import CellState, cell_key, merged
+from feature_repo.layouts import GLOBAL_CELL, HISTORY_ROW, INTERESTS, PLACES, WATCH, UserRows
+from grpc_api.filters import Circumstances, sieve
+from grpc_api.last_known import LastKnown
+from grpc_api.selection import Draw, draw
+from grpc_api.serving import Generated, Question, Serving
+from models.catalog import Catalog
+
+# Why an answer is less than it could be; the labels of the metric and the words of the response.
+STORE_LATE: Final = "store_late"
+STORE_UNAVAILABLE: Final = "store_unavailable"
+FEATURES_STALE: Final = "features_stale"  # the rows last read were used
+FEATURES_ABSENT: Final = "features_absent"  # none were ever read here
+GENERATOR_LATE: Final = "generator_late"
+GENERATOR_FAILED: Final = "generator_failed"
+SLATE_SHORT: Final = "slate_short"  # fewer items may be shown than were asked for
+
+HYDRATE_SHARE: Final = 0.5  # of the time left; the rest belongs to the generator
+
+GENERATOR: Final = "generator"
+EXPLORED: Final = "explored"
+NEARBY: Final = "nearby"
+POPULAR: Final = "popular"
+CATALOG: Final = "catalog"
+
+_FILL_CHUNK: Final = 512  # items of the catalogue that one step of the last resort looks at
+
+_log = logging.getLogger(__name__)
+
+Point = tuple[float, float]
+Ints = npt.NDArray[np.int32]
+Result = TypeVar("Result")
+
+
+class FeatureSource(Protocol):
+    """Reads the online store without blocking the event loop; raises StoreUnavailable."""
+
+    async def read_users(self, user_ids: Sequence[str]) -> UserRows: ...
+
+    async def read_cells(self, cells: Sequence[str]) -> npt.NDArray[np.void]: ...
+
+
+class Query(NamedTuple):
+    """One request, understood."""
+
+    request_id: str
+    user_id: str
+    slate_size: int
+    location: Point | None  # as the caller said it; for distances
+    place: Point | None  # the same, as coarse as the platform keeps it; what the model hears and what is logged
+    exclude: tuple[str, ...]  # item ids
+    explore: bool
+    asked_at_ms: int  # platform clock
+    ready_by_s: float  # monotonic; an answer later than this comes too late
+
+
+class Age(NamedTuple):
+    """How old one view's row was."""
+
+    view: str
+    updated_ms: int  # 0 = not found
+
+
+class Hydrated(NamedTuple):
+    """What is known of the person and the place."""
+
+    rows: UserRows  # (1,) each
+    here: Point | None  # the request's location, else the last place known
+    nearby: list[CellState]  # the person's own cell, then the cells that touch it merged
+    world: CellState
+    reasons: tuple[str, ...]
+
+    @property
+    def known(self) -> bool:
+        """Whether the person has acted: what the generator goes by."""
+        return bool(self.rows.history["length"][0] > 0)
+
+    @property
+    def ages(self) -> tuple[Age, ...]:
+        """One per view of the feature service."""
+        cell = self.nearby[0] if self.nearby else self.world
+        return (
+            Age("user_interests", int(self.rows.interests["updated_ms"][0])),
+            Age("user_history", int(self.rows.history["updated_ms"][0])),
+            Age("user_places", int(self.rows.places["updated_ms"][0])),
+            Age("cell_popularity", cell.updated_ms),
+        )
+
+
+class Slot(NamedTuple):
+    """One position of the slate."""
+
+    item: int  # catalogue index
+    item_id: str
+    source: str
+    candidate: int  # position among the generated; -1 = not generated
+    distance_m: float | None
+
+
+class Answer(NamedTuple):
+    """The slate and everything that led to it."""
+
+    query: Query
+    served_at_ms: int
+    serving: Serving  # whose catalogue the slate obeys
+    hydrated: Hydrated
+    generated: Generated | None
+    removed: dict[str, int]  # of the generated, by filter
+    slots: tuple[Slot, ...]
+    drawn: Draw | None
+    reasons: tuple[str, ...]
+    stage_s: tuple[tuple[str, float], ...]
+
+    @property
+    def model_took_part(self) -> bool:
+        """Whether any shown item was generated."""
+        return any(slot.candidate >= 0 for slot in self.slots)
+
+
+class Pipeline:
+    """Answers queries from a store, a generator and a catalogue."""
+
+    def __init__(
+        self,
+        source: FeatureSource,
+        generate: Callable[[Question, float], Awaitable[Generated]],
+        serving: Callable[[], Serving],
+        *,
+        clock: Clock,
+        rng: np.random.Generator,
+        service_radius_m: float,
+        location_resolution: int,
+    ) -> None:
+        self._source = source
+        self._generate_in_batch = generate
+        self._serving = serving
+        self._clock = clock
+        self._rng = rng
+        self._service_radius_m = service_radius_m
+        self._location_resolution = location_resolution
+        self._last_known = LastKnown()
+
+    async def warm_up(self) -> None:
+        """What is popular everywhere has been read once; raises StoreUnavailable when the store does not answer."""
+        await self._read_cells([GLOBAL_CELL])
+
+    async def answer(self, query: Query) -> Answer:
+        """The slate, on time or nearly so; raises nothing that a dependency could cause."""
+        trace = _Trace()
+        hydrated = await self._hydrate(query, trace)
+        generated, reasons = await self._generate(query, hydrated, trace)
+        # From here on nothing waits, so the catalogue cannot change under a stage.
+        serving = generated.serving if generated is not None else self._serving()
+        about = self._circumstances(query, hydrated)
+        kept, removed = _filter(generated, about, trace)
+        slots, drawn = self._select(query, generated, kept, trace)
+        slots = _fill(query, hydrated, serving, about, slots, trace)
+        short = (SLATE_SHORT,) if len(slots) < query.slate_size else ()
+        return Answer(
+            query,
+            self._clock.now_ms(),
+            serving,
+            hydrated,
+            generated,
+            removed,
+            slots,
+            drawn,
+            (*hydrated.reasons, *reasons, *short),
+            tuple(trace.seconds),
+        )
+
+    # --- hydrate ---------------------------------------------------------------------------------
+
+    async def _hydrate(self, query: Query, trace: "_Trace") -> Hydrated:
+        now_s = time.monotonic()
+        until_s = now_s + HYDRATE_SHARE * (query.ready_by_s - now_s)
+        with trace.stage("hydrate") as passed:
+            reasons: list[str] = []
+            users = asyncio.ensure_future(self._source.read_users([query.user_id]))
+            around = self._cells_around(query.place)
+            if around:  # the place is known at once: both reads share one wait
+                cells = asyncio.ensure_future(self._read_cells(around))
+            rows = await _in_time(users, until_s, reasons)
+            if rows is None:
+                rows = self._last_known.user(query.user_id)
+                reasons.append(FEATURES_ABSENT if rows is None else FEATURES_STALE)
+            else:
+                self._last_known.remember_user(query.user_id, rows)
+            rows = _nobody() if rows is None else rows
+            last_place = _last_place(rows)
+            if not around:
+                around = self._cells_around(last_place) or [GLOBAL_CELL]
+                cells = asyncio.ensure_future(self._read_cells(around))
+            states = await _in_time(cells, until_s, reasons)
+            if states is None:
+                states = self._last_known.cells(around)
+            passed.out(1)
+        world, own, ring = states[-1], states[:1], states[1:-1]
+        nearby = [*own, merged(ring)] if ring else []
+        return Hydrated(rows, query.location or last_place, nearby, world, tuple(dict.fromkeys(reasons)))
+
+    def _cells_around(self, place: Point | None) -> list[str]:
+        """The cell of a place, the cells that touch it, and everywhere; nothing without a place."""
+        if place is None:
+            return []
+        own = cell_key(*place, self._location_resolution)
+        return [own, *(cell_name(cell) for cell in neighbours(int(own, 16))), GLOBAL_CELL]
+
+    async def _read_cells(self, cells: Sequence[str]) -> list[CellState]:
+        return self._last_known.remember_cells(cells, await self._source.read_cells(cells))
+
+    # --- generate --------------------------------------------------------------------------------
+
+    async def _generate(
+        self, query: Query, hydrated: Hydrated, trace: "_Trace"
+    ) -> tuple[Generated | None, tuple[str, ...]]:
+        if not hydrated.known:
+            return None, ()
+        with trace.stage("generate") as passed:
+            question = Question(hydrated.rows, query.asked_at_ms, query.place)
+            try:
+                generated = await self._generate_in_batch(question, query.ready_by_s)
+            except TimeoutError:
+                passed.removed(GENERATOR_LATE)
+                return None, (GENERATOR_LATE,)
+            except Exception:  # whatever the runtime raised: the person still gets a slate
+                _log.exception("generate.failed request_id=%s", query.request_id)
+                passed.removed(GENERATOR_FAILED)
+                return None, (GENERATOR_FAILED,)
+            passed.out(len(generated.items))
+            return generated, ()
+
+    # --- filter, select --------------------------------------------------------------------------
+
+    def _circumstances(self, query: Query, hydrated: Hydrated) -> Circumstances:
+        history = hydrated.rows.history[0]
+        acts, positives = int(history["length"]), int(history["positive_length"])
+        return Circumstances(
+            now_ms=query.asked_at_ms,
+            here=hydrated.here,
+            service_radius_m=self._service_radius_m,
+            excluded=np.array([item_key(item_id) for item_id in query.exclude], np.int64),
+            seen=np.concatenate([history["item"][:acts], history["positive_item"][:positives]]),
+            seen_at_s=np.concatenate([history["at_s"][:acts], history["positive_at_s"][:positives]]).astype(np.int64),
+        )
+
+    def _select(
+        self, query: Query, generated: Generated | None, kept: npt.NDArray[np.intp], trace: "_Trace"
+    ) -> tuple[tuple[Slot, ...], Draw | None]:
+        with trace.stage("select", entering=len(kept)) as passed:
+            if generated is None or not len(kept):
+                return (), None
+            drawn = draw(generated.scores[kept], query.slate_size, self._rng) if query.explore else None
+            chosen = kept[drawn.order] if drawn is not None else kept[: query.slate_size]
+            passed.out(len(chosen))
+            source = GENERATOR if drawn is None else EXPLORED
+            catalog = generated.serving.catalog
+            return tuple(
+                _slot(catalog, int(generated.items[candidate]), source, int(candidate), query.location)
+                for candidate in chosen
+            ), drawn
+
+
+def _filter(
+    generated: Generated | None, about: Circumstances, trace: "_Trace"
+) -> tuple[npt.NDArray[np.intp], dict[str, int]]:
+    """Positions of the generated that may be shown, best first, and how many each filter took away."""
+    if generated is None:
+        return np.empty(0, np.intp), {}
+    with trace.stage("filter", entering=len(generated.items)) as passed:
+        kept, removed = sieve(generated.items, generated.serving.catalog, about, generated.codes)
+        passed.out(len(kept))
+        for name, count in removed.items():
+            passed.removed(name, count)
+        return kept, removed
+
+
+def _fill(
+    query: Query, hydrated: Hydrated, serving: Serving, about: Circumstances, slots: tuple[Slot, ...], trace: "_Trace"
+) -> tuple[Slot, ...]:
+    """The slate, with its empty slots filled as far as anything may be shown."""
+    filled = list(slots)
+    if len(filled) >= query.slate_size:
+        return slots
+    taken = {slot.item for slot in filled}
+    catalog = serving.catalog
+    with trace.stage("fill", entering=query.slate_size - len(filled)) as passed:
+        for source, items in _fillers(hydrated, serving):
+            fresh = np.array([item for item in items.tolist() if item not in taken], np.int32)
+            sieved = sieve(fresh, catalog, about)
+            for name, count in sieved.removed.items():
+                passed.removed(name, count)
+            for item in fresh[sieved.kept[: query.slate_size - len(filled)]].tolist():
+                taken.add(item)
+                filled.append(_slot(catalog, item, source, -1, query.location))
+            if len(filled) >= query.slate_size:
+                break
+        passed.out(len(filled) - len(slots))
+    return tuple(filled)
+
+
+def _fillers(hydrated: Hydrated, serving: Serving) -> Iterator[tuple[str, Ints]]:
+    """Catalogue indices by source, most wanted first; the last resort is the whole catalogue."""
+    catalog = serving.catalog
+    for source, cells in ((NEARBY, hydrated.nearby), (POPULAR, [hydrated.world])):
+        for cell in cells:
+            keys = np.array([key for key, score in cell.scores if score > 0.0], np.int64)
+            indices = catalog.indices_of(keys)
+            yield source, indices[indices >= 0]
+    for start in range(0, len(catalog.codes), _FILL_CHUNK):
+        chunk = catalog.available[start : start + _FILL_CHUNK]
+        yield CATALOG, (np.flatnonzero(chunk) + start).astype(np.int32)
+
+
+def _slot(catalog: Catalog, item: int, source: str, candidate: int, location: Point | None) -> Slot:
+    latitude, longitude = catalog.locations[item].tolist()
+    away = None if location is None or np.isnan(latitude) else distance_m(*location, latitude, longitude)
+    return Slot(item, catalog.items[item].item_id, source, candidate, away)
+
+
+def _nobody() -> UserRows:
+    """The rows of a person of whom nothing is known."""
+    return UserRows(
+        np.zeros(1, INTERESTS), np.zeros(1, HISTORY_ROW), np.zeros(1, WATCH), np.zeros(1, PLACES), np.zeros(1, bool)
+    )
+
+
+def _last_place(rows: UserRows) -> Point | None:
+    place = rows.places[0]
+    if not place["last_cell"]:
+        return None
+    return float(place["last_latitude"]), float(place["last_longitude"])
+
+
+async def _in_time(read: "asyncio.Future[Result]", until_s: float, reasons: list[str]) -> Result | None:
+    """The result of a read, or None and the reason.
+
+    A late read is cancelled but not waited for: taking leave of a database that hangs may hang too.
+    """
+    await asyncio.wait([read], timeout=max(0.0, until_s - time.monotonic()))
+    if not read.done():
+        read.cancel()
+        reasons.append(STORE_LATE)
+        return None
+    try:
+        return read.result()
+    except StoreUnavailable as error:
+        _log.warning("hydrate.store_unavailable error=%s", error)
+        reasons.append(STORE_UNAVAILABLE)
+        return None
+
+
+class _Trace:
+    """Measures stages, for the metrics and for this one answer."""
+
+    def __init__(self) -> None:
+        self.seconds: list[tuple[str, float]] = []
+
+    @contextmanager
+    def stage(self, name: str, entering: int = 1) -> Iterator["_Passage"]:
+        """Measure one stage: how many enter is said before, what becomes of them inside."""
+        STAGE_IN.labels(name).inc(entering)
+        started = time.monotonic()
+        try:
+            yield _Passage(name)
+        finally:
+            took = time.monotonic() - started
+            self.seconds.append((name, took))
+            STAGE_SECONDS.labels(name).observe(took)
+
+
+class _Passage:
+    """What becomes of the things in one stage."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+
+    def out(self, count: int) -> None:
+        STAGE_OUT.labels(self._stage).inc(count)
+
+    def removed(self, reason: str, count: int = 1) -> None:
+        STAGE_REMOVED.labels(self._stage, reason).inc(count)
