@@ -1,0 +1,144 @@
+"""Constrained beam search: a beam may only spell items that exist and may be shown.
+
+Three unrolled levels, no branch and no loop at run time, so that generator, search and trie export as
+one graph. A level keeps the keys and values of the codes before it, so each beam decodes one position.
+
+Letters used in this file
+    B requests   W beams at this level   K beams at the end   V codebook size   L levels   N nodes   E edges
+
+Source: STATIC, arXiv:2602.22647. Kept: the prefix tree as flat tables, the mask as a gather of the V
+edges of each beam's node. Left out: its dense first levels, which pay at 10^7 items.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from models.batches import LEVELS
+from models.generator import ContextTensors, Generator, Past
+from models.trie import ROOT, Trie
+
+GRAPH_ARRAYS = Trie._fields[:5]  # the arrays of a trie that the graph reads
+_EXCLUDED = -1e9  # finite: a beam without any live child stays a number inside softmax
+_DEAD = float("-inf")
+
+
+class TrieTensors(NamedTuple):
+    """The arrays of `models.trie.Trie` that the search reads."""
+
+    row_start: Tensor  # (N + 1,)
+    token: Tensor  # (E,)
+    child: Tensor  # (E,)
+    live: Tensor  # (N,)
+    leaf_item: Tensor  # (N,)
+
+
+class BeamTensors(NamedTuple):
+    """`models.batches.Beams` as tensors."""
+
+    items: Tensor
+    codes: Tensor
+    masked_log_probs: Tensor
+    log_probs: Tensor
+
+
+def trie_tensors(trie: Trie) -> TrieTensors:
+    """The trie as CPU tensors that share its memory."""
+    return TrieTensors(*(torch.from_numpy(getattr(trie, name)) for name in GRAPH_ARRAYS))
+
+
+def search(generator: Generator, context: ContextTensors, trie: TrieTensors, width: int) -> BeamTensors:
+    """The `width` most likely items of each request under the serving policy, as far as beams can see.
+
+    The policy: at each level, softmax over the tokens that lead to at least one live item. With `width` at
+    least the number of paths this is exact; with fewer beams a good item behind a poor prefix may be missed.
+
+    Args:
+        generator: of codebook size V.
+        context: B requests.
+        trie: built with the same V.
+        width: K.
+
+    Returns:
+        As in `models.batches.Beams`.
+    """
+    size = generator.config.codebook_size
+    memory = generator.encode(context)
+    batch = memory.bias.shape[0]
+    slots = torch.arange(size, dtype=trie.row_start.dtype, device=trie.row_start.device)
+
+    node = torch.full((batch, 1), ROOT, dtype=trie.child.dtype, device=trie.child.device)
+    score = torch.zeros(batch, 1, dtype=memory.bias.dtype, device=memory.bias.device)
+    past: list[Past] | None = None
+    newest: Tensor | None = None
+    spelled = [node[..., :0, None], score[..., :0, None], score[..., :0, None]]
+    for level in range(LEVELS):
+        logits, past = generator.step(level, memory, newest, past)
+        edge = _read(trie.row_start, node)[..., None] + slots  # inside the arrays: a trie ends in V unused edges
+        token, child = _read(trie.token, edge), _read(trie.child, edge)
+        legal = (edge < _read(trie.row_start, node + 1)[..., None]) & (_read(trie.live, child) > 0)
+        chosen = logits.gather(-1, token.long())
+        masked = torch.log_softmax(torch.where(legal, chosen, _EXCLUDED), dim=-1)
+        full = chosen - torch.logsumexp(logits, dim=-1, keepdim=True)
+        total = torch.where(legal, score[..., None] + masked, _DEAD).flatten(1)
+
+        beams = node.shape[1]
+        score, slot = torch.topk(total, min(width, beams * size), dim=-1)
+        parent = slot // size
+        token, masked, full, node = (values.flatten(1).gather(1, slot) for values in (token, masked, full, child))
+        step = (token, masked, full)
+        spelled = [
+            now[..., None] if level == 0 else torch.cat([_pick(before, parent), now[..., None]], dim=-1)
+            for before, now in zip(spelled, step, strict=True)
+        ]
+        past = [(_pick(keys, parent), _pick(values, parent)) for keys, values in past]
+        newest = token
+
+    alive = score > _DEAD
+    codes, masked, full = spelled
+    return BeamTensors(
+        items=torch.where(alive, _read(trie.leaf_item, node), -1),
+        codes=torch.where(alive[..., None], codes, -1),
+        masked_log_probs=torch.where(alive[..., None], masked, _DEAD),
+        log_probs=torch.where(alive[..., None], full, _DEAD),
+    )
+
+
+def _read(table: Tensor, index: Tensor) -> Tensor:
+    """table[index]. Said so that it exports as a plain Gather, which takes int32 where GatherND does not."""
+    return table.index_select(0, index.flatten()).reshape(index.shape)
+
+
+def _pick(values: Tensor, beams: Tensor) -> Tensor:
+    """values (B, W, ...) at beams (B, W') -> (B, W', ...)."""
+    index = beams.reshape(*beams.shape, *(1 for _ in values.shape[2:])).expand(*beams.shape, *values.shape[2:])
+    return values.gather(1, index)
+
+
+def legal_tokens(trie: Trie, codes: npt.NDArray[np.int32], codebook_size: int) -> npt.NDArray[np.bool_]:
+    """Which tokens the serving policy could have chosen at each level along the given paths.
+
+    Args:
+        codes: (..., L) paths. A path that leaves the trie has no legal token from there on.
+        codebook_size: V.
+
+    Returns:
+        (..., L, V) flags, for `models.losses.token_log_probs`.
+    """
+    paths = codes.reshape(-1, codes.shape[-1])
+    legal = np.zeros((*paths.shape, codebook_size), bool)
+    node = np.full(len(paths), ROOT)
+    inside = np.ones(len(paths), bool)
+    for level in range(paths.shape[1]):
+        edge = trie.row_start[node][:, None] + np.arange(codebook_size)
+        there = inside[:, None] & (edge < trie.row_start[node + 1][:, None])
+        opened = there & (trie.live[trie.child[edge]] > 0)
+        row, column = np.nonzero(opened)
+        legal[row, level, trie.token[edge[row, column]]] = True
+        taken = there & (trie.token[edge] == paths[:, level, None])
+        inside = taken.any(axis=1)
+        node = np.where(inside, trie.child[edge[np.arange(len(paths)), taken.argmax(axis=1)]], ROOT)
+    return legal.reshape(*codes.shape, codebook_size)

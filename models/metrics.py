@@ -1,0 +1,66 @@
+"""How good a ranking is, at item level, ties counted against us.
+
+Letters used in this file
+    B requests with one relevant item each   K ranked items   I items of the catalogue
+
+Recall@k with one relevant item is the hit rate; NDCG@k is 1 / log2(rank + 1). An item that shares its score
+with the relevant one is taken to stand before it: a model that says the same of everything scores nothing.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from models.batches import Beams
+
+NOT_RANKED: Final = np.iinfo(np.int64).max
+
+Ranks = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int32]
+
+
+def ranks_in_beams(beams: Beams, targets: Ints) -> Ranks:
+    """(B,) rank of each target among its beams, 1 = best; NOT_RANKED where no beam spells it."""
+    alive = beams.items >= 0
+    scores = np.where(alive, beams.masked_log_probs.sum(-1, dtype=np.float64), -np.inf)
+    hit = alive & (beams.items == targets[:, None])
+    score = np.where(hit, scores, -np.inf).max(1)
+    ahead = (alive & ~hit & (scores >= score[:, None])).sum(1)
+    return np.asarray(np.where(hit.any(1), 1 + ahead, NOT_RANKED), np.int64)
+
+
+def ranks_in_scores(scores: npt.NDArray[np.floating], targets: Ints) -> Ranks:
+    """(B,) rank of each target among all items. scores: (B, I) or (I,) when all requests see the same."""
+    table = np.atleast_2d(scores)
+    rows = np.arange(len(targets)) if len(table) > 1 else np.zeros(len(targets), np.int64)
+    own = table[rows, targets]
+    if len(table) > 1:
+        return (table >= own[:, None]).sum(1).astype(np.int64)
+    return len(table[0]) - np.searchsorted(np.sort(table[0]), own, side="left").astype(np.int64)
+
+
+def recall_at(ranks: Ranks, k: int) -> float:
+    """Share of requests whose item stands among the first k."""
+    return float((ranks <= k).mean()) if len(ranks) else 0.0
+
+
+def ndcg_at(ranks: Ranks, k: int) -> float:
+    """Mean of 1 / log2(rank + 1) within the first k, 0 beyond."""
+    gains = np.where(ranks <= k, 1.0 / np.log2(np.minimum(ranks, k) + 1.0), 0.0)
+    return float(gains.mean()) if len(ranks) else 0.0
+
+
+def popularity(
+    items: Ints, at_ms: npt.NDArray[np.int64], *, count: int, now_ms: int, half_life_h: float
+) -> npt.NDArray[np.float64]:
+    """(count,) decayed number of good acts per item before `now_ms`: the baseline a model must beat.
+
+    Args:
+        items: (n,) catalogue index of each good act (what counts as good is the caller's: the same as the target).
+        at_ms: (n,) when; acts at or after `now_ms` do not count.
+        half_life_h: hours after which an act counts half; infinity = plain counts.
+    """
+    before = at_ms < now_ms
+    age_h = (now_ms - at_ms[before]) / 3_600_000.0
+    return np.bincount(items[before], weights=0.5 ** (age_h / half_life_h), minlength=count).astype(np.float64)
