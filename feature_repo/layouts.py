@@ -10,9 +10,10 @@ A changed dtype is a new LAYOUT_VERSION and a replay of the log, never a reinter
 Sizes stay below 2,000 bytes a row: above that PostgreSQL moves the value out of line.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 LAYOUT_VERSION: Final = 1
 
@@ -30,6 +31,7 @@ INTERESTS: Final = np.dtype(
         ("updated_ms", "<i8"),  # newest act folded in, event time
         ("tokenizer", "<u4"),  # version that the vectors were computed with
         ("weight", "<f4"),  # decayed sum of engagement weights behind long_term
+        ("short_weight", "<f4"),  # the same behind short_term: how much recent evidence there is
         ("long_term", "<f2", (DIM,)),  # decayed, engagement-weighted mean of item vectors
         ("short_term", "<f2", (DIM,)),  # the same with a half-life of minutes
     ]
@@ -94,3 +96,13 @@ CELLS: Final = np.dtype(
 )
 
 GLOBAL_CELL: Final = "global"
+
+
+class UserRows(NamedTuple):
+    """The stored rows of B users, in the order asked for; zeros where a user was not found."""
+
+    interests: NDArray[np.void]  # (B,) INTERESTS
+    history: NDArray[np.void]  # (B,) HISTORY_ROW
+    watch: NDArray[np.void]  # (B,) WATCH
+    places: NDArray[np.void]  # (B,) PLACES
+    found: NDArray[np.bool_]  # (B,)
