@@ -1,0 +1,44 @@
+"""Connections to PostgreSQL: one way to open them, and one name for its absence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from core.errors import ContractError, StoreUnavailable
+from core.settings import Postgres
+
+
+def conninfo(settings: Postgres, application: str) -> str:
+    """A libpq connection string with both timeouts; `application` is the name that pg_stat_activity shows."""
+    given = conninfo_to_dict(settings.dsn.get_secret_value())
+    options = f"{given.get('options') or ''} -c statement_timeout={settings.statement_timeout_ms}"
+    return make_conninfo(
+        "",
+        **{**given, "options": options.strip()},
+        connect_timeout=settings.connect_timeout_s,
+        application_name=application,
+    )
+
+
+@contextmanager
+def named_errors() -> Iterator[None]:
+    """Turns what psycopg raises inside into this project's errors.
+
+    Raises:
+        StoreUnavailable: no connection, or no answer within the statement timeout.
+        ContractError: a table is missing or has other columns.
+    """
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise StoreUnavailable(
+            f"PostgreSQL: {_first_line(error)}; expected an answer in time, check that it runs and postgres.dsn"
+        ) from error
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+        raise ContractError(f"PostgreSQL: {_first_line(error)}; run `nearfeed features apply`") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
