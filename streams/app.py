@@ -1,0 +1,133 @@
+"""activity.v1 in, settled batches out: the Faust application around the state pattern.
+
+What Faust does here: group membership, fetching, one stream per partition, committing the offsets of
+acknowledged records. What it does not do: hold state. `faust -A` is not needed; `streams.worker` runs it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, cast
+
+import faust
+from faust.streams import Stream
+from faust.types import TP, EventT, StreamT
+
+from core.clock import Clock
+from core.settings import Settings
+from core.topics import ACTIVITY
+from streams.cursor import Record
+from streams.ownership import Owner
+
+logger = logging.getLogger(__name__)
+
+_HOLE_S: Final = 1.0  # a hole that is still there this long after going back to it is in the log itself
+
+
+class _Hole(NamedTuple):
+    expected: int
+    since_s: float
+
+
+def build_app(
+    settings: Settings, owner: Owner, clock: Clock, fail: Callable[[BaseException], None], scratch: Path
+) -> faust.App:
+    """The application, not started. `fail` is told what a worker cannot survive; `scratch` is an empty folder."""
+    app = faust.App(
+        settings.streams.group,
+        broker=[f"kafka://{server}" for server in settings.kafka.bootstrap_servers.split(",")],
+        datadir=str(scratch),
+        store="memory://",
+        autodiscover=False,
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        topic_partitions=settings.kafka.activity_partitions,
+        consumer_auto_offset_reset="earliest",
+        broker_commit_interval=0.5,
+        broker_session_timeout=6,
+        broker_heartbeat_interval=1,
+        stream_wait_empty=False,
+        stream_recovery_delay=0,
+        # Frames are large; what is fetched ahead waits in memory.
+        stream_buffer_maxsize=4 * settings.streams.max_batch,
+    )
+    activity = app.topic(ACTIVITY, value_type=bytes, value_serializer="raw")
+    holes: dict[int, _Hole] = {}
+    within_s = max(settings.streams.max_wait_ms, 1) / 1000.0  # zero would mean: wait for a full batch
+
+    async def settle(stream: Stream[Any], events: Sequence[EventT[Any]]) -> None:
+        at: TP = events[0].message.tp
+        settled = await owner.settle(at.partition, [_record(event) for event in events])
+        for event in events[:settled]:
+            await stream.ack(event)
+        expected = owner.expected(at.partition)
+        if settled == len(events):
+            holes.pop(at.partition, None)
+        elif expected is not None:
+            await _go_back(at, expected, events[settled].message.offset)
+
+    async def _go_back(at: TP, expected: int, found: int) -> None:
+        """Records between `expected` and `found` were not delivered: ask for them, or learn that there are none."""
+        now_s = clock.monotonic_s()
+        hole = holes.get(at.partition)
+        if hole is None or hole.expected != expected:
+            holes[at.partition] = _Hole(expected, now_s)
+        elif now_s - hole.since_s < _HOLE_S:
+            return  # fetched before we went back
+        else:
+            logger.warning(
+                "partition.hole partition=%d expected=%d found=%d: no records there", at.partition, expected, found
+            )
+            owner.skip_hole(at.partition, found)
+        await app.consumer.seek(at, expected)
+
+    @app.agent(activity, isolated_partitions=True, name="fold_activity")
+    async def fold_activity(values: StreamT[Any]) -> None:
+        """Fold activity into every state; acknowledge what is committed."""
+        stream = cast(Stream[Any], values)
+        # noack_take: the others acknowledge a batch in hand when the agent is stopped, applied or not.
+        async for events in stream.noack_take(settings.streams.max_batch, within=within_s):
+            try:
+                await settle(stream, events)
+            except Exception as error:
+                # An exception that leaves an isolated agent makes Faust lose track of its actors.
+                fail(error)
+                await asyncio.Event().wait()
+
+    starting: set[asyncio.Task[None]] = set()
+
+    async def begin(partitions: set[int]) -> None:
+        """Own what was assigned before anything arrives: what waits there may be due."""
+        try:
+            await asyncio.gather(*(owner.settle(partition, ()) for partition in partitions))
+        except Exception as error:
+            fail(error)
+        else:
+            logger.info("worker.ready partitions=%s", owner.owned)
+
+    @app.on_partitions_revoked.connect
+    async def on_revoked(_app: Any, /, *revoked: set[TP], **_: Any) -> None:
+        await owner.revoked(_numbers(*revoked))
+
+    @app.on_partitions_assigned.connect
+    async def on_assigned(_app: Any, /, *assigned: set[TP], **_: Any) -> None:
+        holes.clear()
+        partitions = _numbers(*assigned)
+        owner.assigned(partitions)
+        task = asyncio.create_task(begin(partitions))
+        starting.add(task)
+        task.add_done_callback(starting.discard)
+
+    return app
+
+
+def _numbers(*groups: set[TP]) -> set[int]:
+    return {at.partition for group in groups for at in group if at.topic == ACTIVITY}
+
+
+def _record(event: EventT[Any]) -> Record:
+    message = event.message
+    # Faust gives seconds; Kafka's milliseconds survive the way through a float.
+    return Record(message.offset, round(message.timestamp * 1000), message.value)
