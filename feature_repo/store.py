@@ -44,7 +44,7 @@ insert into {table} (entity_key, event_time, layout_version, tokenizer_version, 
 select entity_key, to_timestamp(updated_ms / 1000.0), {layout}, tokenizer,
        substring(%s::bytea from ((place - 1) * {size} + 1)::int for {size})
 from unnest(%s::text[], %s::bigint[], %s::bigint[]) with ordinality as new (entity_key, updated_ms, tokenizer, place)
-where updated_ms > 0 or {always}
+where updated_ms > 0
 on conflict (entity_key) do update set
     event_time = excluded.event_time, layout_version = excluded.layout_version,
     tokenizer_version = excluded.tokenizer_version, value = excluded.value
@@ -332,16 +332,14 @@ class MemoryStore:
         ]
 
 
-def _write_view(table: str, row: np.dtype[np.void], always: bool) -> bytes:
-    return _WRITE_VIEW.format(
-        table=table, layout=LAYOUT_VERSION, size=row.itemsize, always="true" if always else "false"
-    ).encode()
+def _write_view(table: str, row: np.dtype[np.void]) -> bytes:
+    return _WRITE_VIEW.format(table=table, layout=LAYOUT_VERSION, size=row.itemsize).encode()
 
 
-_WRITE_INTERESTS: Final = _write_view(USER_INTERESTS, INTERESTS, always=False)
-_WRITE_HISTORY: Final = _write_view(USER_HISTORY, HISTORY_ROW, always=True)  # its presence says "found"
-_WRITE_WATCH: Final = _write_view(USER_WATCH, WATCH, always=False)
-_WRITE_PLACES: Final = _write_view(USER_PLACES, PLACES, always=False)
+_WRITE_INTERESTS: Final = _write_view(USER_INTERESTS, INTERESTS)
+_WRITE_HISTORY: Final = _write_view(USER_HISTORY, HISTORY_ROW)
+_WRITE_WATCH: Final = _write_view(USER_WATCH, WATCH)
+_WRITE_PLACES: Final = _write_view(USER_PLACES, PLACES)
 
 
 def _user_rows(fetched: Sequence[tuple[Any, ...]]) -> UserRows:

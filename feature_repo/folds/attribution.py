@@ -104,7 +104,7 @@ EMPTY: Final = AttributionState({})
 def show(state: AttributionState, impression: Impression, plays: Plays, record: Record, context: FoldContext) -> Folded:
     """The state after a new `impression`; acts that waited for it join. Of a repeated item the first slot counts."""
     request_id = impression.request_id
-    due_ms = _milliseconds(impression) + context.horizon_ms
+    due_ms = served_ms(impression) + context.horizon_ms
     early = state.answers.get(request_id)
     if early is not None and early.impression is not None:
         return Folded(state)
@@ -162,6 +162,11 @@ def changes(before: AttributionState, after: AttributionState) -> Changes:
         return Changes([], [])
     put = [answer for request_id, answer in after.answers.items() if before.answers.get(request_id) is not answer]
     return Changes(put, [request_id for request_id in before.answers if request_id not in after.answers])
+
+
+def served_ms(impression: Impression) -> int:
+    """When the answer was given, platform milliseconds."""
+    return impression.served_at.seconds * 1000 + impression.served_at.nanos // 1_000_000
 
 
 def pack(answer: Answer) -> bytes:
@@ -223,10 +228,6 @@ def _answer(row: OpenAnswer) -> Answer:
             for one in row.waiting
         ),
     )
-
-
-def _milliseconds(impression: Impression) -> int:
-    return impression.served_at.seconds * 1000 + impression.served_at.nanos // 1_000_000
 
 
 def _trimmed(impression: Impression) -> Impression:

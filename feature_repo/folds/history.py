@@ -29,7 +29,7 @@ _ROW: Final = struct.Struct(f"<qIIiqH{HISTORY}q{HISTORY}I{HISTORY}H{HISTORY}BH{P
 class HistoryState(NamedTuple):
     """One row, opened."""
 
-    updated_ms: int
+    updated_ms: int  # newest activity
     applied: int
     duplicates: int
     log_partition: int
@@ -61,6 +61,11 @@ def fold(state: HistoryState, act: Act) -> HistoryState:
         positives,
         (*state.seen, act.event_hash)[-SEEN_EVENTS:],
     )
+
+
+def remember(state: HistoryState, event_hash: int, at_ms: int) -> HistoryState:
+    """The state after an activity that is no act (an impression): its id is remembered, its time counts."""
+    return state._replace(updated_ms=max(state.updated_ms, at_ms), seen=(*state.seen, event_hash)[-SEEN_EVENTS:])
 
 
 def pack(state: HistoryState) -> bytes:

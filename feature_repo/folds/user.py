@@ -17,13 +17,13 @@ import numpy as np
 from core.ids import event_hash
 from feature_repo.folds import attribution, history, interests, places, watch
 from feature_repo.folds.act import Act, act_of
-from feature_repo.folds.attribution import AttributionState
+from feature_repo.folds.attribution import AttributionState, served_ms
 from feature_repo.folds.context import FoldContext, Record
 from feature_repo.folds.history import HistoryState
 from feature_repo.folds.interests import InterestsState
 from feature_repo.folds.places import PlacesState
 from feature_repo.folds.watch import WatchState
-from feature_repo.layouts import HISTORY_ROW, INTERESTS, PLACES, SEEN_EVENTS, WATCH, UserRows
+from feature_repo.layouts import HISTORY_ROW, INTERESTS, PLACES, WATCH, UserRows
 from protos.events.v1.activity_pb2 import Activity
 from protos.events.v1.impression_pb2 import Impression
 from protos.events.v1.outcome_pb2 import Outcome
@@ -82,7 +82,7 @@ def fold_record(
                 duplicates += 1
                 continue
             impressions += 1
-            past = past._replace(seen=(*past.seen, shown)[-SEEN_EVENTS:])
+            past = history.remember(past, shown, served_ms(activity.impression))
             step = attribution.show(answers, activity.impression, watched.plays, record, context)
         answers = step.state
         outcomes += step.outcomes
