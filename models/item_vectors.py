@@ -42,14 +42,15 @@ class ItemEncoder(NamedTuple):
     idf: Floats  # (F,)
     content: Floats  # (F, D) hashed features -> content part
     collaborative: Floats  # (D, D) content part -> predicted collaborative part
-    frequencies: Floats  # (P / 2, 3) per kilometre, on coordinates in space
+    waves: Floats  # (P / 2, 3) per kilometre, on coordinates in space
     mean: Floats  # (2 D + P,) of the joined parts
     projection: Floats  # (2 D + P, D)
     weights: Floats  # (3,) of content, collaborative and place part
 
     def encode(self, items: Sequence[Item]) -> Floats:
         """(I, D) float32 unit vectors, from content and place alone."""
-        return self.join(self.content_part(items), self.place_part(items), None)
+        content = self.content_part(items)
+        return self.join(content, self.place_part(items), content @ self.collaborative)
 
     def content_part(self, items: Sequence[Item]) -> Floats:
         """(I, D) unit rows."""
@@ -61,21 +62,24 @@ class ItemEncoder(NamedTuple):
 
     def place_part(self, items: Sequence[Item]) -> Floats:
         """(I, P) unit rows; zero for items without a place."""
-        parts = np.zeros((len(items), 2 * len(self.frequencies)), np.float32)
+        parts = np.zeros((len(items), 2 * len(self.waves)), np.float32)
         placed = [row for row, item in enumerate(items) if item.HasField("location")]
         if placed:
             points = positions_km([items[row] for row in placed])
-            phases = points @ self.frequencies.T.astype(np.float64)
-            parts[placed] = np.concatenate([np.cos(phases), np.sin(phases)], axis=1) / np.sqrt(len(self.frequencies))
+            phases = points @ self.waves.T.astype(np.float64)
+            parts[placed] = np.concatenate([np.cos(phases), np.sin(phases)], axis=1) / np.sqrt(len(self.waves))
         return parts
 
-    def join(self, content: Floats, place: Floats, collaborative: Floats | None) -> Floats:
-        """(I, D) unit vectors of the three parts; the collaborative one is predicted when absent."""
-        if collaborative is None:
-            collaborative = unit_rows(content @ self.collaborative)
+    def weigh(self, content: Floats, place: Floats, collaborative: Floats) -> Floats:
+        """(I, 2 D + P) the three parts side by side, weighted; what is projected."""
         weights = self.weights
-        joined = np.concatenate([weights[0] * content, weights[1] * collaborative, weights[2] * place], axis=1)
-        return unit_rows((joined - self.mean) @ self.projection)
+        return np.concatenate([weights[0] * content, weights[1] * collaborative, weights[2] * place], axis=1)
+
+    def join(self, content: Floats, place: Floats, collaborative: Floats) -> Floats:
+        """(I, D) unit vectors of the three parts. An item in the very middle of all gets the first axis."""
+        rows = unit_rows((self.weigh(content, place, collaborative) - self.mean) @ self.projection)
+        rows[~rows.any(axis=1), 0] = 1.0
+        return rows
 
 
 def item_features(item: Item) -> Iterator[tuple[str, float]]:
@@ -111,7 +115,7 @@ def positions_km(items: Iterable[Item]) -> npt.NDArray[np.float64]:
     return np.asarray(EARTH_RADIUS_M / 1000 * directions)
 
 
-def unit_rows(rows: Floats) -> Floats:
+def unit_rows(rows: npt.NDArray[np.floating]) -> Floats:
     """Each row divided by its length; rows of zeros stay zero."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return (rows / np.where(lengths > 0, lengths, 1)).astype(np.float32)
