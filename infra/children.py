@@ -38,9 +38,12 @@ class User(NamedTuple):
 class Child:
     """A running server process and its log."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, stop_signal: signal.Signals) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], log: Path, log_start: int, stop_signal: signal.Signals
+    ) -> None:
         self._process = process
         self._log = log
+        self._log_start = log_start
         self._stop_signal = stop_signal
 
     @property
@@ -53,8 +56,8 @@ class Child:
         return self._process.poll()
 
     def last_words(self) -> str:
-        """The end of its log, on one line."""
-        lines = self._log.read_text("utf-8", errors="replace").splitlines()
+        """The end of what it wrote to its log, on one line; what earlier processes wrote there is left out."""
+        lines = self._log.read_bytes()[self._log_start :].decode("utf-8", errors="replace").splitlines()
         return " | ".join(line.strip() for line in lines[-4:]) or "its log is empty"
 
     def stop(self, grace_s: float) -> None:
@@ -103,9 +106,10 @@ class Launcher:
     ) -> Child:
         """Start `command` in `folder`, its output appended to `log`; `death_signal` reaches it when we end."""
 
-        def spawn() -> subprocess.Popen[bytes]:
+        def spawn() -> Child:
             with log.open("ab") as out:
-                return subprocess.Popen(
+                log_start = out.tell()
+                process = subprocess.Popen(
                     self._wrapped(command, death_signal),
                     cwd=folder,
                     env=env,
@@ -115,8 +119,9 @@ class Launcher:
                     start_new_session=True,  # Ctrl-C reaches us alone, and we stop the servers in order
                     pass_fds=(self._keep_fd,),
                 )
+                return Child(process, log, log_start, stop_signal)
 
-        return Child(self._thread.submit(spawn).result(), log, stop_signal)
+        return self._thread.submit(spawn).result()
 
     def run(
         self, command: Sequence[str], *, folder: Path, env: Mapping[str, str], timeout_s: float, text: str = ""

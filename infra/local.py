@@ -42,8 +42,8 @@ class LocalServers:
     postgres_dsn: str
 
     def __init__(self, home: Path, *, jars: Path) -> None:
-        self._home = home.absolute()
-        self._jars = jars.absolute()
+        self._home = home.resolve()
+        self._jars = jars.resolve()
         self._running = ExitStack()
 
     def start(self) -> None:
@@ -110,9 +110,9 @@ class LocalServers:
         try:
             self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
             return lock_home(self._home), _password(self._home / "password")
-        except PermissionError as error:
+        except OSError as error:
             raise InputError(
-                f"{error.filename} belongs to another user, expected one that {_user_name(os.geteuid())} can write; "
+                f"{error.filename}: {error.strerror}; expected a folder that {_user_name(os.geteuid())} can write; "
                 f"run as its owner, or remove {self._home}"
             ) from None
 

@@ -122,9 +122,12 @@ class LocalKafka:
     def _java(self) -> list[str]:
         """The command up to the main class. Nothing is written outside `home`: no performance data, no /tmp."""
         home = os.environ.get("JAVA_HOME")
-        java = str(Path(home, "bin", "java")) if home else shutil.which("java")
+        java = shutil.which(Path(home, "bin", "java") if home else "java")
         if not java:
-            raise InputError("found no java on PATH, expected 17 or newer; run: apt-get install default-jre-headless")
+            where = f"in JAVA_HOME={home}" if home else "on PATH"
+            raise InputError(
+                f"found no java {where}, expected 17 or newer; run: apt-get install openjdk-17-jre-headless"
+            )
         if not any(self._jars.glob("kafka_2.13-*.jar")):
             raise InputError(f"found no Kafka jars in {self._jars}; run: make setup")
         flags = ["-XX:+UseSerialGC", "-XX:-UsePerfData", f"-Djava.io.tmpdir={self._home / 'tmp'}"]

@@ -123,3 +123,17 @@ def test_missing_jars_are_an_input_error_that_names_the_next_step(tmp_path: Path
     with pytest.raises(InputError, match=r"found no Kafka jars in .*none; run: make setup"):
         servers.start()
     os.close(lock_home(tmp_path / "home"))
+
+
+def test_a_missing_java_is_an_input_error_that_names_the_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(InputError, match=r"found no java in JAVA_HOME=.*; run: apt-get install openjdk-17"):
+        LocalServers(tmp_path / "home", jars=tmp_path / "none").start()
+
+
+def test_a_home_that_cannot_be_a_folder_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    with pytest.raises(InputError, match="File exists; expected a folder"):
+        LocalServers(tmp_path / "home", jars=tmp_path / "none").start()
