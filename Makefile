@@ -4,8 +4,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 
-# Temporary files stay inside the checkout.
+# What our tools keep for themselves stays inside the checkout.
 export TMPDIR := $(CURDIR)/var/tmp
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/var/cache/hypothesis
+export MPLCONFIGDIR := $(CURDIR)/var/cache/matplotlib
 
 .PHONY: help setup lock protos protos-check format lint test faults demo demo-city up clean
 
@@ -37,7 +39,7 @@ lint: setup ## ruff, mypy --strict and the layers; changes nothing
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --cache-dir var/cache/imports
 
 test: setup protos-check ## every test, those against real Kafka and PostgreSQL included
 	$(PYTHON) -m pytest
@@ -55,5 +57,5 @@ up: setup protos-check ## the platform, until Ctrl-C
 	@.venv/bin/nearfeed up
 
 clean: ## remove all that the targets above have made
-	rm -rf .venv var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv var
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
