@@ -18,6 +18,8 @@ ABSENT: Final = -1  # of play_ms, duration_ms and value_micros
 # KuaiRand's rule: a short video counts as viewed when it was played through, a longer one after 18 s.
 LONG_VIEW_MS: Final = 18_000
 
+_PLAY: Final = int(Action.ACTION_PLAY)  # looked up once: generated enums resolve names at every use
+
 ENGAGEMENT: Final[dict[int, float]] = {
     Action.ACTION_VIEW: 0.05,  # on screen: nearly nothing is known
     Action.ACTION_CLICK: 0.5,  # curiosity
@@ -121,7 +123,7 @@ def act_of(event: Interaction, items: ItemLookup) -> Act:
 
 def engagement(action: int, play_ms: int, duration_ms: int) -> float:
     """How much one act says for (or, negative, against) its item. A play counts by its share of a long view."""
-    if action == Action.ACTION_PLAY:
+    if action == _PLAY:
         return min(1.0, play_ms / long_view_ms(duration_ms)) if play_ms > 0 else 0.0
     return ENGAGEMENT.get(action, 0.0)
 

@@ -12,6 +12,7 @@ from bisect import insort
 from typing import Final, NamedTuple, TypeAlias
 
 from feature_repo.folds.act import Act, is_positive
+from feature_repo.folds.context import Record
 from feature_repo.layouts import HISTORY, POSITIVES, SEEN_EVENTS
 from protos.events.v1.interaction_pb2 import Action
 
@@ -66,6 +67,20 @@ def fold(state: HistoryState, act: Act) -> HistoryState:
 def remember(state: HistoryState, event_hash: int, at_ms: int) -> HistoryState:
     """The state after an activity that is no act (an impression): its id is remembered, its time counts."""
     return state._replace(updated_ms=max(state.updated_ms, at_ms), seen=(*state.seen, event_hash)[-SEEN_EVENTS:])
+
+
+def stamp(state: HistoryState, duplicates: int, record: Record) -> HistoryState:
+    """The state that says which record it reflects, and counts the duplicates found in it."""
+    return HistoryState(
+        state.updated_ms,
+        state.applied,
+        state.duplicates + duplicates,
+        record.partition,
+        record.offset,
+        state.entries,
+        state.positives,
+        state.seen,
+    )
 
 
 def pack(state: HistoryState) -> bytes:

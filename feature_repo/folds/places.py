@@ -82,12 +82,17 @@ def seal(state: PlacesState) -> PlacesState:
             state.last_latitude, state.last_longitude, state.radius_m, state.mean_latitude, state.mean_longitude
         )
     )
-    return state._replace(
-        last_latitude=last_latitude,
-        last_longitude=last_longitude,
-        radius_m=radius_m,
-        mean_latitude=mean_latitude,
-        mean_longitude=mean_longitude,
+    return PlacesState(
+        state.updated_ms,
+        state.last_cell,
+        last_latitude,
+        last_longitude,
+        state.home_cell,
+        state.work_cell,
+        radius_m,
+        mean_latitude,
+        mean_longitude,
+        state.cells,
     )
 
 

@@ -63,7 +63,7 @@ def fold(state: CellState, acts: Sequence[Act]) -> CellState:
         elif weight > 0.0:
             taken_over = 0.0
             if len(scores) >= POPULAR:
-                least = min(scores, key=lambda item: (scores[item], item))
+                least = min(scores, key=scores.__getitem__)  # of equals the one that has stood longest
                 taken_over = scores.pop(least)
             scores[act.item_key] = taken_over + weight
     return CellState(newest, _best(scores))

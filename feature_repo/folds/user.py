@@ -88,9 +88,7 @@ def fold_record(
         outcomes += step.outcomes
         let_go += step.let_go
     if activities:
-        past = past._replace(
-            duplicates=past.duplicates + duplicates, log_partition=record.partition, log_offset=record.offset
-        )
+        past = history.stamp(past, duplicates, record)
     if interest is not state.interests:
         interest = interests.seal(interest)
     if place is not state.places:
