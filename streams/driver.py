@@ -33,6 +33,7 @@ class Committed(NamedTuple):
 
     commit: Commit
     effects: Effects
+    rejected: int
     recorded_ms: Sequence[int]  # timestamps of the records it took in
 
 
@@ -136,7 +137,7 @@ class Driver:
         opened = (answer.due_ms for changes in effects.answers.values() for answer in changes.put)
         self.next_due_ms = min([self.next_due_ms, *opened])
         if self._committed is not None:
-            self._committed(Committed(commit, effects, recorded_ms))
+            self._committed(Committed(commit, effects, len(rejections), recorded_ms))
 
 
 def _outcome_record(outcome: Outcome, cursor: Cursor, partition: Partition) -> Produced:

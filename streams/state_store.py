@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from core.errors import OwnershipLost
-from feature_repo.folds import attribution, popularity, user
+from feature_repo.folds import popularity, user
 from feature_repo.folds.attribution import AttributionState, Changes
 from feature_repo.folds.popularity import CellState
 from feature_repo.folds.user import UserState
+from feature_repo.store import MemoryStore
 from streams.cursor import Cursor, Partition
 from streams.outbox import OutboxRow, Produced
 
@@ -41,9 +42,6 @@ class StateStore(Protocol):
     def cells(self, partition: int, cells: Sequence[str]) -> list[CellState]:
         """The partition's partial sums, in order; EMPTY where nothing is stored."""
 
-    def cells_of(self, partition: int) -> list[str]:
-        """Every cell that the partition has a partial sum of."""
-
     def due_users(self, partition: int, log_time_ms: int, limit: int) -> list[str]:
         """At most `limit` users of the partition with an answer due at `log_time_ms`."""
 
@@ -62,12 +60,9 @@ class MemoryStateStore:
     """A StateStore and Outbox that forgets everything with its process; for tests and replays."""
 
     def __init__(self) -> None:
+        self.features = MemoryStore()
         self.cursors: dict[Partition, Cursor] = {}
-        self.states: dict[str, UserState] = {}  # open answers apart
-        self.open: dict[str, dict[str, attribution.Answer]] = {}
-        self.partials: dict[tuple[int, str], CellState] = {}
         self.outbox: dict[int, tuple[int, Produced]] = {}  # id -> source partition, record
-        self._owner_of: dict[str, int] = {}
         self._next_id = 1
 
     def take_over(self, partition: Partition) -> Cursor:
@@ -76,47 +71,37 @@ class MemoryStateStore:
         return self.cursors[partition]
 
     def users(self, user_ids: Sequence[str]) -> list[UserState]:
+        rows = self.features.read_users(user_ids)
         answers = self.answers(user_ids)
-        return [
-            self.states.get(user_id, user.EMPTY)._replace(attribution=open_answers)
-            for user_id, open_answers in zip(user_ids, answers, strict=True)
-        ]
+        return [user.unpack(rows, at, answers[at]) for at in range(len(user_ids))]
 
     def answers(self, user_ids: Sequence[str]) -> list[AttributionState]:
-        return [AttributionState(dict(self.open.get(user_id, {}))) for user_id in user_ids]
+        return self.features.load_answers(None, user_ids)
 
     def cells(self, partition: int, cells: Sequence[str]) -> list[CellState]:
-        return [self.partials.get((partition, cell), popularity.EMPTY) for cell in cells]
-
-    def cells_of(self, partition: int) -> list[str]:
-        return [cell for source, cell in self.partials if source == partition]
+        return self.features.load_cells(None, partition, cells)
 
     def due_users(self, partition: int, log_time_ms: int, limit: int) -> list[str]:
-        due = (user_id for due_ms, user_id in self._waiting(partition) if due_ms <= log_time_ms)
-        return list(dict.fromkeys(due))[:limit]
+        return self.features.due_users(None, partition, log_time_ms, limit)
 
     def next_due_ms(self, partition: int) -> int:
-        return min((due_ms for due_ms, _ in self._waiting(partition)), default=NEVER_MS)
+        due_ms = self.features.next_due_ms(None, partition)
+        return NEVER_MS if due_ms is None else due_ms
 
     def commit(self, commit: Commit) -> None:
+        number = commit.partition.number
         found = self.cursors.get(commit.partition, Cursor(0))
         if found.epoch != commit.cursor.epoch:
             raise OwnershipLost(ownership_lost(commit))
         self.cursors[commit.partition] = commit.cursor
-        for user_id, state in commit.states.items():
-            # Through the rows: what is kept is what a stored row can hold.
-            self.states[user_id] = user.unpack(user.pack([state]), 0)
-        for user_id, changes in commit.answers.items():
-            self._owner_of[user_id] = commit.partition.number
-            kept = self.open.setdefault(user_id, {})
-            for answer in changes.put:
-                kept.update(attribution.unpack([attribution.pack(answer)]).answers)
-            for request_id in changes.removed:
-                kept.pop(request_id, None)
-        for cell, partial in commit.cells.items():
-            self.partials[commit.partition.number, cell] = partial
+        if commit.states:
+            self.features.write_users(None, list(commit.states), user.pack(list(commit.states.values())))
+        self.features.write_answers(None, number, commit.answers)
+        if commit.cells:
+            sums = popularity.rows_of(list(commit.cells.values()))
+            self.features.write_cells(None, number, list(commit.cells), sums)
         for produced in commit.produced:
-            self.outbox[self._next_id] = (commit.partition.number, produced)
+            self.outbox[self._next_id] = (number, produced)
             self._next_id += 1
 
     def waiting(self, partition: int, limit: int) -> list[OutboxRow]:
@@ -126,14 +111,6 @@ class MemoryStateStore:
     def delete(self, ids: Sequence[int]) -> None:
         for key in ids:
             self.outbox.pop(key, None)
-
-    def _waiting(self, partition: int) -> list[tuple[int, str]]:
-        return [
-            (answer.due_ms, user_id)
-            for user_id, answers in self.open.items()
-            if self._owner_of[user_id] == partition
-            for answer in answers.values()
-        ]
 
 
 def ownership_lost(commit: Commit) -> str:

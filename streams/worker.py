@@ -1,0 +1,201 @@
+"""The process behind `nearfeed stream`: a Faust worker that keeps every state of its partitions.
+
+    nearfeed stream
+
+Ends with 0 when asked to (SIGTERM, SIGINT): it stops taking batches, finishes the one in work, commits,
+acknowledges and leaves the group. Ends with 1 and one line when something stands in the way; a restart
+goes on where the cursors are.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from concurrent.futures import Future
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import faust
+import uvloop
+from kafka import KafkaProducer
+
+from core.clock import Clock
+from core.errors import ContractError, NearfeedError
+from core.frames import encode_frame
+from core.producer import Acknowledged, make_producer, send_record
+from core.settings import Kafka, Settings, load
+from core.telemetry import configure_logging, serve_metrics
+from core.topics import ACTIVITY
+from core.topics_admin import topic_states
+from feature_repo.folds.act import NoItems
+from feature_repo.folds.context import FoldContext
+from streams.app import build_app
+from streams.cursor import Partition
+from streams.driver import Committed, Driver
+from streams.metrics import observe
+from streams.outbox import Relay
+from streams.ownership import Owner
+from streams.postgres_state import PostgresStateStore
+
+logger = logging.getLogger(__name__)
+
+_MOST_THREADS: Final = 4  # folding holds the interpreter; more threads would only wait for PostgreSQL
+_STOP_S: Final = 15.0  # then the process ends without leaving the group
+_LOUD: Final = ("faust", "mode", "aiokafka", "psycopg.pool")  # their INFO is about their own inner life
+_HEARTBEAT: Final = encode_frame(())
+
+
+class _Parts(NamedTuple):
+    """What a running worker is made of, besides Faust."""
+
+    store: PostgresStateStore
+    producer: KafkaProducer
+    relay: Relay
+    owner: Owner
+
+
+def run_worker(settings: Settings) -> int:
+    """Runs until it is asked to end or cannot go on; the exit code of the process."""
+    for name in _LOUD:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            reason = runner.run(_run(settings))
+    except NearfeedError as error:
+        reason = error
+    if reason is None:
+        logger.info("worker.ended")
+        return 0
+    text = str(reason) if isinstance(reason, NearfeedError) else f"unexpected {type(reason).__name__}: {reason}"
+    logger.error("worker.failed reason=%s", text)
+    return 1
+
+
+async def _run(settings: Settings) -> BaseException | None:
+    """None after a stop that was asked for, else what stood in the way.
+
+    Raises:
+        NearfeedError: the worker could not start.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[BaseException | None] = loop.create_future()
+
+    def end(reason: BaseException | None) -> None:
+        if not ended.done():
+            ended.set_result(reason)
+
+    def task_ended(task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() is not None:
+            end(task.exception())
+
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, end, None)
+    clock = settings.clock.clock()
+    with ExitStack() as closing:
+        scratch = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="nearfeed-stream-")))
+        parts = await asyncio.to_thread(_build, settings, clock, closing)
+        app = build_app(settings, parts.owner, clock, end, scratch)
+        tasks = [asyncio.create_task(app.start()), asyncio.create_task(_beat(settings, clock, app, parts))]
+        for task in tasks:
+            task.add_done_callback(task_ended)
+        reason = await ended
+        _end_by_force_after(_STOP_S, 0 if reason is None else 1)
+        await parts.owner.drain()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await app.stop()
+    return reason
+
+
+def _build(settings: Settings, clock: Clock, closing: ExitStack) -> _Parts:
+    """Everything connected and checked; `closing` ends it in reverse order.
+
+    Raises:
+        BrokerUnavailable, StoreUnavailable: one did not answer in time.
+        ContractError: the topic or the tables are not as expected.
+    """
+    streams = settings.streams
+    activity_topic(settings.kafka)
+    threads = min(_MOST_THREADS, settings.kafka.activity_partitions)
+    store = PostgresStateStore(settings.postgres, streams.group, connections=threads + 1)
+    closing.callback(store.close)
+    store.open()
+    producer = make_producer(settings.kafka, timeout_ms=settings.kafka.request_timeout_ms)
+    closing.callback(producer.close, timeout=1.0)
+    context = FoldContext(NoItems(), 0, streams.horizon_s * 1000, streams.location_resolution)
+
+    def take_over(number: int) -> Driver:
+        # Asked every time: a topic that was made again has another id, and its offsets begin anew.
+        topic_id = activity_topic(settings.kafka)
+        partition = Partition(streams.group, ACTIVITY, topic_id, number, settings.kafka.activity_partitions)
+        return Driver(partition, store, lambda: context, cache_users=streams.cache_users, committed=committed)
+
+    def committed(done: Committed) -> None:
+        observe(done, clock, settings.clock.speed)
+        if done.commit.produced:
+            relay.wake()
+
+    owner = Owner(take_over, clock, threads=threads)
+    closing.callback(owner.close)
+    relay = Relay(store, producer, lambda: owner.owned, ack_timeout_s=settings.kafka.request_timeout_ms / 1000.0)
+    relay.start()
+    closing.callback(relay.stop)
+    logger.info("worker.started metrics_port=%d", serve_metrics(settings.telemetry.metrics_port))
+    return _Parts(store, producer, relay, owner)
+
+
+def activity_topic(kafka: Kafka) -> str:
+    """The id of activity.v1.
+
+    Raises:
+        BrokerUnavailable: no broker answered.
+        ContractError: the topic is missing or has another number of partitions.
+    """
+    found = topic_states(kafka).get(ACTIVITY)
+    if found is None or found.partitions != kafka.activity_partitions:
+        raise ContractError(
+            f"{ACTIVITY}: found {found.partitions if found else 'no'} partitions, expected "
+            f"{kafka.activity_partitions}; run `nearfeed topics apply` or set kafka.activity_partitions"
+        )
+    return found.topic_id
+
+
+async def _beat(settings: Settings, clock: Clock, app: faust.App, parts: _Parts) -> None:
+    """Quiet partitions where something is due get an empty frame, whose timestamp moves their time."""
+    while True:
+        await asyncio.sleep(settings.streams.heartbeat_s)
+        if app.crashed:
+            raise ContractError(f"Faust crashed: {app.crash_reason!r}; restart the worker")
+        for partition in parts.owner.overdue(settings.streams.heartbeat_s):
+            sent = await asyncio.to_thread(
+                send_record, parts.producer, ACTIVITY, _HEARTBEAT, partition=partition, timestamp_ms=clock.now_ms()
+            )
+            sent.add_done_callback(_heartbeat_sent)
+
+
+def _heartbeat_sent(sent: "Future[Acknowledged]") -> None:
+    if sent.exception() is not None:
+        logger.warning("heartbeat.waiting reason=%s", sent.exception())
+
+
+def _end_by_force_after(seconds: float, code: int) -> None:
+    """A stop that hangs (a broker or a store that does not answer) must not keep the process."""
+
+    def end() -> None:
+        logger.error("worker.stop.forced after_s=%g", seconds)
+        os._exit(code)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+
+
+if __name__ == "__main__":
+    _settings = load()
+    configure_logging(_settings.telemetry.log_level, "stream")
+    sys.exit(run_worker(_settings))
