@@ -43,7 +43,7 @@ class VectorArgs:
     window: int = 10
     """Two items of a sequence belong together when at most this many places apart."""
     shift: float = 0.0
-    """log k of the shifted PMI: more cuts more chance encounters away, and more of what little is known of rare items."""
+    """log k of the shifted PMI: more cuts away chance encounters, and with them what little is known of rare items."""
     smoothing: float = 0.75
     """Exponent on context counts; below 1 it tempers the PMI of rare items."""
     gate: float = 3.0
@@ -184,4 +184,4 @@ def _principal_axes(rows: Floats) -> Floats:
     _, axes = np.linalg.eigh(rows.T.astype(np.float64) @ rows)
     axes = axes[:, ::-1][:, :DIM]
     largest = axes[np.abs(axes).argmax(axis=0), np.arange(DIM)]
-    return (axes * np.sign(largest)).astype(np.float32)
+    return np.asarray(axes * np.sign(largest), np.float32)
