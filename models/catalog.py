@@ -24,12 +24,12 @@ from core.errors import ArtefactError, ContractError, InputError, TooLarge
 from core.ids import ItemKey, item_key
 from models.items import ITEM_COLUMNS, items_of, table_of
 from models.opening_hours import MAX_INTERVALS, open_at, week_of
+from models.registry import CATALOG_FILE, TOKENIZER_FILE
 from models.semantic_ids import free_path
-from models.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer, save_tokenizer
+from models.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 from models.trie import Ints, build_trie, path_numbers, refill_trie, set_live
 from protos.catalog.v1.catalog_pb2 import CatalogRecord, Item
 
-CATALOG_FILE: Final = "catalog.parquet"
 _SPARE: Final = 2048  # rows kept free for new items, at least; more new items than that deserve a new tokenizer
 
 Keys = npt.NDArray[np.int64]

@@ -17,8 +17,6 @@ from models.item_vectors import Floats, ItemEncoder
 from models.semantic_ids import Codebook
 from protos.catalog.v1.catalog_pb2 import Item
 
-TOKENIZER_FILE = "tokenizer.npz"
-
 
 class Tokenizer(NamedTuple):
     """Places items: vector first, path second."""
