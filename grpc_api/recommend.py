@@ -4,13 +4,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from grpc.aio import ServicerContext
 
 from core.clock import Clock
-from core.errors import InputError, Overloaded
+from core.errors import InputError, NotReady, Overloaded
 from core.geo import cell_of, centre_of
 from core.settings import Scorer
 from core.telemetry import DEGRADED, QUEUE_DEPTH
@@ -40,48 +40,52 @@ class Freshness(Protocol):
         """Raise LeaseExpired when it may not know it any more."""
 
 
+class Parts(NamedTuple):
+    """What answers, once it is there."""
+
+    pipeline: Pipeline
+    catalog: Freshness
+    log: Callable[[Shown], None]
+
+
 class RecommendService(recommend_pb2_grpc.RecommendServiceServicer):
     """Answers within the call's deadline; refuses at once what it has no room for."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        catalog: Freshness,
-        log: Callable[[Shown], None],
-        *,
-        clock: Clock,
-        rng: np.random.Generator,
-        settings: Scorer,
-        location_resolution: int,
-    ) -> None:
-        self._pipeline = pipeline
-        self._catalog = catalog
-        self._log = log
+    def __init__(self, *, clock: Clock, rng: np.random.Generator, settings: Scorer, location_resolution: int) -> None:
+        self._parts: Parts | None = None
         self._clock = clock
         self._rng = rng
         self._settings = settings
         self._location_resolution = location_resolution
         self._in_work = 0
 
+    def open(self, parts: Parts) -> None:
+        """Answer from now on."""
+        self._parts = parts
+
     async def Recommend(self, request: RecommendRequest, context: Context) -> RecommendResponse:
         """The slate of one person.
 
         Raises:
+            NotReady: no model is loaded yet.
             InputError: the request cannot be understood; the message names the field.
             Overloaded: `scorer.max_queue` requests are in work already.
             LeaseExpired: the catalogue may have moved on without this process.
         """
         arrived_s = time.monotonic()
+        parts = self._parts
+        if parts is None:
+            raise NotReady("found no model loaded yet; ask again when health says SERVING")
         query = self._query(request, arrived_s, context.time_remaining())
         with self._room():
-            self._catalog.check()
-            answer = await self._pipeline.answer(query)
-            self._catalog.check()  # this process may have been asleep in between
-        shown = Shown(request, answer, self._catalog.offset)
+            parts.catalog.check()
+            answer = await parts.pipeline.answer(query)
+            parts.catalog.check()  # this process may have been asleep in between
+        shown = Shown(request, answer, parts.catalog.offset)
         for reason in answer.reasons:
             DEGRADED.labels(reason).inc()
         if not request.preview:
-            self._log(shown)
+            parts.log(shown)
         return response_of(answer)
 
     @contextmanager
