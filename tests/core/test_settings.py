@@ -64,6 +64,11 @@ def test_unknown_variable_is_refused_by_name(variable: str) -> None:
         load({variable: "1"})
 
 
+def test_variable_without_its_two_underscores_is_told_the_form() -> None:
+    with pytest.raises(SettingsError, match=r"^NEARFEED_STREAMS_MAX_BATCH: expected NEARFEED_SECTION__NAME"):
+        load({"NEARFEED_STREAMS_MAX_BATCH": "1"})
+
+
 def test_variables_of_other_programs_are_none_of_our_business() -> None:
     assert load({"KAFKA_BOOTSTRAP_SERVERS": "elsewhere:1", "NEARFEEDER__X": "1"}) == Settings()
 
