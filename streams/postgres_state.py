@@ -49,8 +49,9 @@ class PostgresStateStore:
     def __init__(self, settings: Postgres, processor: str, *, connections: int) -> None:
         self._processor = processor
         self._features = PackedWriter()
+        self._conninfo = conninfo(settings, "nearfeed-stream")
         self._pool: ConnectionPool[psycopg.Connection[Any]] = ConnectionPool(
-            conninfo(settings, "nearfeed-stream"),
+            self._conninfo,
             min_size=1,
             max_size=connections,
             timeout=settings.connect_timeout_s,
@@ -65,10 +66,10 @@ class PostgresStateStore:
         Raises:
             ContractError: they do not.
         """
-        with named_errors():
-            self._pool.open()
-        with self._connection() as connection:
+        # Not from the pool: it would try again until its timeout and not say what went wrong.
+        with named_errors(), psycopg.connect(self._conninfo) as connection:
             connection.execute("select from stream_cursor, stream_outbox limit 0")
+        self._pool.open()
 
     def close(self) -> None:
         """No connection is open."""

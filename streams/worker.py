@@ -45,7 +45,14 @@ logger = logging.getLogger(__name__)
 
 _MOST_THREADS: Final = 4  # folding holds the interpreter; more threads would only wait for PostgreSQL
 _STOP_S: Final = 15.0  # then the process ends without leaving the group
-_LOUD: Final = ("faust", "mode", "aiokafka", "psycopg.pool")  # their INFO is about their own inner life
+# What these cannot do comes back as an exception or is tried again; every attempt would be lines of its own.
+_LOG_LEVELS: Final = {
+    "kafka": logging.CRITICAL,
+    "psycopg.pool": logging.CRITICAL,
+    "aiokafka": logging.ERROR,
+    "faust": logging.WARNING,
+    "mode": logging.WARNING,
+}
 _HEARTBEAT: Final = encode_frame(())
 
 
@@ -60,8 +67,8 @@ class _Parts(NamedTuple):
 
 def run_worker(settings: Settings) -> int:
     """Runs until it is asked to end or cannot go on; the exit code of the process."""
-    for name in _LOUD:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, level in _LOG_LEVELS.items():
+        logging.getLogger(name).setLevel(level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             reason = runner.run(_run(settings))
