@@ -79,7 +79,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         self._one_call = asyncio.Lock()
         self._locked: psycopg.AsyncConnection[Any] | None = None  # the session that holds the writer's lock
         self._catalog: Catalog | None = None
-        self._version = 0
+        self._version: int | None = None
 
     async def UpdateCatalog(self, request: UpdateCatalogRequest, context: Context) -> UpdateCatalogResponse:
         """One result per change, in order, when the scorers follow or the deadline is near.

@@ -61,8 +61,8 @@ class ImpressionLog:
             self._pending += 1
         self._thread.submit(self._send, shown)
 
-    def flush(self, timeout_s: float) -> int:
-        """Wait until every impression is acknowledged or lost; how many are still pending after `timeout_s`."""
+    def close(self, timeout_s: float) -> int:
+        """Take no more, and wait until all are acknowledged or lost; how many still pend after `timeout_s`."""
         with self._settled:
             self._settled.wait_for(lambda: self._pending == 0, timeout_s)
             if self._pending:

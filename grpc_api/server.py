@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from core.errors import ArtefactError
 from core.producer import ActivityProducer, make_producer
 from core.settings import Settings
 from core.telemetry import MODEL_VERSION, serve_metrics
@@ -60,7 +59,7 @@ async def serve_scorer(settings: Settings) -> None:
     clock = settings.clock.clock()
     rng = np.random.default_rng()
 
-    def load(version: int) -> Serving:
+    def load(version: int | None) -> Serving:
         return load_serving(
             settings.registry.home, version, threads=scorer.threads, max_batch_size=scorer.max_batch_size
         )
@@ -75,7 +74,7 @@ async def serve_scorer(settings: Settings) -> None:
         address = await listener.start(scorer.address)
         stack.push_async_callback(listener.stop)
 
-        host = Host(await asyncio.to_thread(lambda: load(_published(settings))))
+        host = Host(await asyncio.to_thread(lambda: load(current(settings.registry.home))))
         batcher: Batcher[Question, Generated] = Batcher(
             host.answer, max_batch_size=scorer.max_batch_size, max_wait_ms=scorer.max_wait_ms
         )
@@ -102,7 +101,7 @@ async def serve_scorer(settings: Settings) -> None:
         )
         stack.push_async_callback(asyncio.to_thread, producer.close, FLUSH_S)
         impressions = ImpressionLog(producer)
-        stack.push_async_callback(asyncio.to_thread, impressions.flush, FLUSH_S)
+        stack.push_async_callback(asyncio.to_thread, impressions.close, FLUSH_S)
 
         async def follow(records: Sequence[CatalogRecord]) -> None:
             async with batcher.between_batches():
@@ -181,15 +180,6 @@ async def _serve(listener: Listener, *work: Callable[[], Coroutine[Any, Any, Non
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _published(settings: Settings) -> int:
-    version = current(settings.registry.home)
-    if version is None:
-        raise ArtefactError(
-            f"found no published model in {settings.registry.home}; expected one, publish it (`nearfeed publish`)"
-        )
-    return version
 
 
 def _say(line: str) -> None:

@@ -20,8 +20,9 @@ from core.telemetry import MODEL_SWAPS, MODEL_VERSION
 from feature_repo.layouts import HISTORY_ROW, INTERESTS, PLACES, WATCH, UserRows
 from grpc_api.catalog_log import CatalogLog, bring_up_to_date
 from grpc_api.serving import Host, Serving
+from models.artefact import load_artefact
 from models.batches import context_batch
-from models.registry import current, load_artefact
+from models.registry import current
 from protos.catalog.v1.catalog_pb2 import CatalogRecord
 
 RETRY_S: Final = 30.0  # until a version that failed to load is tried again
@@ -29,17 +30,31 @@ RETRY_S: Final = 30.0  # until a version that failed to load is tried again
 _log = logging.getLogger(__name__)
 
 
-def load_serving(home: Path, version: int, *, threads: int, max_batch_size: int) -> Serving:
+def load_serving(home: Path, version: int | None, *, threads: int, max_batch_size: int) -> Serving:
     """A version that has answered its golden batch and batches of every size it will meet.
 
+    Args:
+        version: a number, or what `models.registry.current` says.
+
     Raises:
-        ArtefactError: it is missing, damaged, or answers differently.
+        ArtefactError: it, or any, is missing, damaged, or answers differently.
     """
     artefact = load_artefact(home, version, threads)
     for size in range(1, max_batch_size + 1):  # the first run of a shape allocates what later ones reuse
-        nobody = UserRows(*(np.zeros(size, kind) for kind in (INTERESTS, HISTORY_ROW, WATCH, PLACES, np.bool_)))
+        nobody = _nobody(size)
         artefact.generator.generate(context_batch(nobody, artefact.catalog, 0), artefact.catalog.trie)
     return Serving(artefact.manifest, artefact.catalog, artefact.generator)
+
+
+def _nobody(size: int) -> UserRows:
+    """Rows of users of whom nothing is known, (size,) each."""
+    return UserRows(
+        np.zeros(size, INTERESTS),
+        np.zeros(size, HISTORY_ROW),
+        np.zeros(size, WATCH),
+        np.zeros(size, PLACES),
+        np.zeros(size, bool),
+    )
 
 
 class ModelWatch:

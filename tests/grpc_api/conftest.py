@@ -42,7 +42,7 @@ class ScorerWorld:
 
     def logged(self) -> list[Impression]:
         """Every impression sent so far."""
-        self.impressions.flush(5.0)
+        self.impressions.close(5.0)
         return [activity.impression for activity, _, _ in self.sink.sent]
 
 
@@ -65,7 +65,9 @@ def wanted() -> Wanted:
 def twenty() -> Serving:
     """Twenty items: ten videos, ten places around HERE."""
     return serving_of(
-        catalog_of([item(f"v{i}") for i in range(10)] + [item(f"p{i}", (HERE[0] + 0.01 * i, HERE[1])) for i in range(10)])
+        catalog_of(
+            [item(f"v{i}") for i in range(10)] + [item(f"p{i}", (HERE[0] + 0.01 * i, HERE[1])) for i in range(10)]
+        )
     )
 
 
@@ -101,7 +103,7 @@ async def scorer(wanted: Wanted) -> AsyncIterator[ScorerWorld]:
         yield ScorerWorld(host, store, sink, lease, impressions, client, listener, service, parts, world_clock)
     await listener.stop(0)
     await batcher.stop()
-    impressions.flush(0.1)
+    impressions.close(0.1)
 
 
 @dataclass
