@@ -80,9 +80,10 @@ def beam_difference(expected: Beams, found: Beams) -> float:
         request, rank, other = np.nonzero(same)
         for mine, yours in ((ours.masked_log_probs, theirs.masked_log_probs), (ours.log_probs, theirs.log_probs)):
             worst = max(worst, float(np.abs(mine[request, rank] - yours[request, other]).max(initial=0.0)))
-        missing = (ours.items >= 0) & ~same.any(2)
-        above = ours.masked_log_probs.sum(-1) - theirs.masked_log_probs.sum(-1).min(1, keepdims=True)
-        worst = max(worst, float(above[missing].max(initial=0.0)))
+        request, rank = np.nonzero((ours.items >= 0) & ~same.any(2))
+        last = theirs.masked_log_probs.sum(-1).min(1)
+        above = ours.masked_log_probs[request, rank].sum(-1) - last[request]
+        worst = max(worst, float(above.max(initial=0.0)))
     return worst
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from models.batches import LEVELS
-from models.generator import ContextTensors, Generator, Past
+from models.generator import ContextTensors, Generator
 from models.trie import ROOT, Trie
 
 GRAPH_ARRAYS = Trie._fields[:5]  # the arrays of a trie that the graph reads
@@ -67,16 +67,12 @@ def search(generator: Generator, context: ContextTensors, trie: TrieTensors, wid
     """
     size = generator.config.codebook_size
     memory = generator.encode(context)
-    batch = memory.bias.shape[0]
     slots = torch.arange(size, dtype=trie.row_start.dtype, device=trie.row_start.device)
-
-    node = torch.full((batch, 1), ROOT, dtype=trie.child.dtype, device=trie.child.device)
-    score = torch.zeros(batch, 1, dtype=memory.bias.dtype, device=memory.bias.device)
-    past: list[Past] | None = None
-    newest: Tensor | None = None
-    spelled = [node[..., :0, None], score[..., :0, None], score[..., :0, None]]
+    node = torch.full_like(context.codes[:, :1, 0], ROOT)  # (B, 1): one beam, which has spelled nothing
+    score = torch.zeros_like(node, dtype=memory.bias.dtype)
+    past, newest, spelled = None, node, list[tuple[Tensor, ...]]()
     for level in range(LEVELS):
-        logits, past = generator.step(level, memory, newest, past)
+        logits, now = generator.step(level, memory, newest, past)
         edge = _read(trie.row_start, node)[..., None] + slots  # inside the arrays: a trie ends in V unused edges
         token, child = _read(trie.token, edge), _read(trie.child, edge)
         legal = (edge < _read(trie.row_start, node + 1)[..., None]) & (_read(trie.live, child) > 0)
@@ -88,17 +84,13 @@ def search(generator: Generator, context: ContextTensors, trie: TrieTensors, wid
         beams = node.shape[1]
         score, slot = torch.topk(total, min(width, beams * size), dim=-1)
         parent = slot // size
-        token, masked, full, node = (values.flatten(1).gather(1, slot) for values in (token, masked, full, child))
-        step = (token, masked, full)
-        spelled = [
-            now[..., None] if level == 0 else torch.cat([_pick(before, parent), now[..., None]], dim=-1)
-            for before, now in zip(spelled, step, strict=True)
-        ]
-        past = [(_pick(keys, parent), _pick(values, parent)) for keys, values in past]
-        newest = token
+        newest, node, *chosen_log_probs = (values.flatten(1).gather(1, slot) for values in (token, child, masked, full))
+        spelled = [tuple(values.gather(1, parent) for values in step) for step in spelled]
+        spelled.append((newest, *chosen_log_probs))
+        past = _pick(now if past is None else torch.cat([past, now], dim=2), parent)
 
     alive = score > _DEAD
-    codes, masked, full = spelled
+    codes, masked, full = (torch.stack(levels, dim=-1) for levels in zip(*spelled, strict=True))
     return BeamTensors(
         items=torch.where(alive, _read(trie.leaf_item, node), -1),
         codes=torch.where(alive[..., None], codes, -1),
@@ -113,9 +105,10 @@ def _read(table: Tensor, index: Tensor) -> Tensor:
 
 
 def _pick(values: Tensor, beams: Tensor) -> Tensor:
-    """values (B, W, ...) at beams (B, W') -> (B, W', ...)."""
-    index = beams.reshape(*beams.shape, *(1 for _ in values.shape[2:])).expand(*beams.shape, *values.shape[2:])
-    return values.gather(1, index)
+    """values (B, W, ...) at beams (B, W') -> (B, W', ...), as one gather of whole rows."""
+    first = torch.arange(values.shape[0], device=values.device)[:, None] * values.shape[1]
+    rows = values.flatten(0, 1).index_select(0, (first + beams).flatten())
+    return rows.reshape(-1, beams.shape[1], *values.shape[2:])
 
 
 def legal_tokens(trie: Trie, codes: npt.NDArray[np.int32], codebook_size: int) -> npt.NDArray[np.bool_]:

@@ -97,12 +97,9 @@ def context_tensors(batch: ContextBatch) -> ContextTensors:
 class Memory(NamedTuple):
     """What the context leaves behind for the decoder: computed once per request, read by every block."""
 
-    keys: list[Tensor]  # L_kv tensors (B, G, N, D)
+    keys: list[Tensor]  # L_kv tensors (B * G, N, D)
     values: list[Tensor]  # the same tensors when S_kv = 1
-    bias: Tensor  # (B, 1, 1, N): 0 for a token that is there, a large negative number otherwise
-
-
-Past = tuple[Tensor, Tensor]  # self-attention keys and values of earlier positions, (B, Q, H, t, D) each
+    bias: Tensor  # (B * G, 1, N): 0 for a token that is there, a large negative number otherwise
 
 
 class RMSNorm(nn.Module):
@@ -167,11 +164,14 @@ class ContextProcessor(nn.Module):
             ],
             dim=1,
         )
-        bias = torch.where(present, 0.0, _EXCLUDED)[:, None, None]
-        groups, d_head = self.config.kv_groups, self.config.d_head
+        groups, d_head, length = self.config.kv_groups, self.config.d_head, present.shape[1]
+        bias = torch.where(present, 0.0, _EXCLUDED)[:, None].expand(-1, groups, -1).reshape(-1, 1, length)
         width = groups * d_head
         sets = [
-            norm(everything[..., at * width : (at + 1) * width]).reshape(batch, -1, groups, d_head).transpose(1, 2)
+            norm(everything[..., at * width : (at + 1) * width])
+            .reshape(-1, length, groups, d_head)
+            .transpose(1, 2)
+            .reshape(-1, length, d_head)
             for at, norm in enumerate(self.norms)
         ]
         return Memory(sets[:: self.config.kv_split], sets[self.config.kv_split - 1 :: self.config.kv_split], bias)
@@ -186,44 +186,53 @@ class CrossAttention(nn.Module):
         self.w_q = _matrix(config.d_model, config.d_model)
         self.w_o = _matrix(config.d_model, config.d_model, gain=0.5)
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        """(B, Q, t, d_model) -> the same shape. Keys and values are never copied per sequence."""
-        batch, sequences, length, width = x.shape
+    def forward(self, x: Tensor, rows: int, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+        """(B * rows, d_model) -> the same shape. Keys and values are never copied per row."""
         groups, d_head = self.config.kv_groups, self.config.d_head
         per_group = self.config.heads // groups
-        rows = sequences * length
-        query = (x @ self.w_q).reshape(batch, rows, groups, per_group, d_head)
-        query = query.permute(0, 2, 3, 1, 4).reshape(batch, groups, per_group * rows, d_head)
-        weights = torch.softmax(query @ keys.transpose(-1, -2) * d_head**-0.5 + bias, dim=-1)
-        mixed = (weights @ values).reshape(batch, groups, per_group, rows, d_head).permute(0, 3, 1, 2, 4)
-        return mixed.reshape(batch, sequences, length, width) @ self.w_o
+        query = (x @ self.w_q * d_head**-0.5).reshape(-1, rows, groups, per_group * d_head).transpose(1, 2)
+        query = query.reshape(-1, rows * per_group, d_head)
+        weights = torch.softmax(torch.bmm(query, keys.transpose(1, 2)) + bias, dim=-1)
+        mixed = torch.bmm(weights, values).reshape(-1, groups, rows, per_group * d_head).transpose(1, 2)
+        return mixed.reshape(-1, self.config.d_model) @ self.w_o
 
 
 class SelfAttention(nn.Module):
-    """Causal attention over the positions of one sequence, at most three."""
+    """Causal attention over the positions of one sequence. With at most three of them, products summed in place
+    of matrix products: nothing is transposed."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
-        self.w_q = _matrix(config.d_model, config.d_model)
-        self.w_k = _matrix(config.d_model, config.d_model)
-        self.w_v = _matrix(config.d_model, config.d_model)
+        self.w_qkv = _matrix(config.d_model, 3 * config.d_model)
         self.w_o = _matrix(config.d_model, config.d_model, gain=0.5)
 
-    def forward(self, x: Tensor, past: Past | None) -> tuple[Tensor, Past]:
-        """(B, Q, t, d_model) -> the same shape, and keys and values including the past."""
-        heads, d_head, length = self.config.heads, self.config.d_head, x.shape[2]
-        query, key, value = (
-            (x @ w).reshape(*x.shape[:3], heads, d_head).transpose(2, 3) for w in (self.w_q, self.w_k, self.w_v)
-        )
-        if past is not None:
-            key, value = torch.cat([past[0], key], dim=3), torch.cat([past[1], value], dim=3)
-        scores = query @ key.transpose(-1, -2) * d_head**-0.5
-        if length > 1:
-            ahead = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
-            scores = scores.masked_fill(ahead, _EXCLUDED)
-        mixed = (torch.softmax(scores, dim=-1) @ value).transpose(2, 3).reshape(x.shape)
-        return mixed @ self.w_o, (key, value)
+    def forward(self, x: Tensor, length: int, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mix the positions of each sequence.
+
+        Args:
+            x: (B * Q * t, d_model).
+            length: t.
+            past: (B * Q, p, 2 d_model) keys and values of the positions before.
+
+        Returns:
+            (B * Q * t, d_model), and (B * Q, t, 2 d_model) keys and values of these positions.
+        """
+        width, heads, d_head = self.config.d_model, self.config.heads, self.config.d_head
+        mixed = (x @ self.w_qkv).reshape(-1, length, 3 * width)
+        query, now = mixed[..., :width], mixed[..., width:]
+        memory = now if past is None else torch.cat([past, now], dim=1)
+        key, value = memory[..., :width], memory[..., width:]
+        seen = memory.shape[1]
+        if seen > 1:
+            query = query.reshape(-1, length, 1, heads, d_head) * d_head**-0.5
+            scores = (query * key.reshape(-1, 1, seen, heads, d_head)).sum(-1)
+            if length > 1:
+                ahead = torch.ones(length, seen, dtype=torch.bool, device=x.device).triu(1)
+                scores = scores.masked_fill(ahead[..., None], _EXCLUDED)
+            weights = torch.softmax(scores, dim=2)[..., None]
+            value = (weights * value.reshape(-1, 1, seen, heads, d_head)).sum(2)
+        return value.reshape(-1, width) @ self.w_o, now
 
 
 class FeedForward(nn.Module):
@@ -231,13 +240,13 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
-        width = config.d_model
-        self.w_gate = _matrix(width, 4 * width)
-        self.w_up = _matrix(width, 4 * width)
-        self.w_down = _matrix(4 * width, width, gain=0.5)
+        self.d_ff = 4 * config.d_model
+        self.w_in = _matrix(config.d_model, 2 * self.d_ff)  # gate and input side by side
+        self.w_out = _matrix(self.d_ff, config.d_model, gain=0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (silu(x @ self.w_gate) * (x @ self.w_up)) @ self.w_down
+        inner = x @ self.w_in
+        return (silu(inner[:, : self.d_ff]) * inner[:, self.d_ff :]) @ self.w_out
 
 
 class Block(nn.Module):
@@ -248,12 +257,6 @@ class Block(nn.Module):
         self.cross_norm, self.cross = RMSNorm(config.d_model), CrossAttention(config)
         self.self_norm, self.self_attention = RMSNorm(config.d_model), SelfAttention(config)
         self.feed_norm, self.feed = RMSNorm(config.d_model), FeedForward(config)
-
-    def forward(self, h: Tensor, keys: Tensor, values: Tensor, bias: Tensor, past: Past | None) -> tuple[Tensor, Past]:
-        h = h + self.cross(self.cross_norm(h), keys, values, bias)
-        mixed, past = self.self_attention(self.self_norm(h), past)
-        h = h + mixed
-        return h + self.feed(self.feed_norm(h)), past
 
 
 class Generator(nn.Module):
@@ -284,43 +287,54 @@ class Generator(nn.Module):
         Returns:
             (B, Q, LEVELS, V) logits; level i sees the codes before i.
         """
+        sequences = targets.shape[1]
         shifted = [self._level_input(level, targets[:, :, level - 1]) for level in range(1, LEVELS)]
         h = torch.stack([self.start.expand(shifted[0].shape), *shifted], dim=2)
-        h, _ = self._blocks(h, self.encode(context), None)
+        h, _ = self._blocks(h.reshape(-1, self.config.d_model), sequences, LEVELS, self.encode(context), None)
+        h = h.reshape(-1, sequences, LEVELS, self.config.d_model)
         return torch.stack([self._logits(level, h[:, :, level]) for level in range(LEVELS)], dim=2)
 
-    def step(
-        self, level: int, memory: Memory, codes: Tensor | None, past: list[Past] | None
-    ) -> tuple[Tensor, list[Past]]:
+    def step(self, level: int, memory: Memory, codes: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """One level for all beams at once: the same numbers as `forward`, without decoding the prefix again.
 
         Args:
             level: 0, 1 or 2.
             memory: of B requests.
-            codes: (B, Q) code of the level before; None at level 0, where there is one empty beam.
-            past: what the step before returned, its beams rearranged to match `codes`.
+            codes: (B, Q) code of the level before; at level 0 only the shape counts.
+            past: (B, Q, level, layers * 2 d_model) what the steps before returned, joined along the third axis,
+                beams rearranged to match `codes`; None at level 0.
 
         Returns:
-            (B, Q, V) logits, and the past of the next step.
+            (B, Q, V) logits, and (B, Q, 1, layers * 2 d_model) of this step.
         """
-        if codes is None:
-            h = self.start.expand(memory.bias.shape[0], 1, 1, self.config.d_model)
-        else:
-            h = self._level_input(level, codes)[:, :, None]
-        h, past = self._blocks(h, memory, past)
-        return self._logits(level, h[:, :, 0]), past
+        sequences = codes.shape[1]
+        flat = codes.flatten()
+        h = self._level_input(level, flat) if level else self.start.expand(flat.shape[0], self.config.d_model)
+        h, kept = self._blocks(h, sequences, 1, memory, past)
+        logits = self._logits(level, h).reshape(-1, sequences, self.config.codebook_size)
+        return logits, kept.reshape(-1, sequences, 1, kept.shape[-1])
 
     def _level_input(self, level: int, codes: Tensor) -> Tensor:
         return embedding(codes + (level - 1) * self.config.codebook_size, self.code_tables)
 
-    def _blocks(self, h: Tensor, memory: Memory, past: list[Past] | None) -> tuple[Tensor, list[Past]]:
-        kept = []
+    def _blocks(
+        self, h: Tensor, sequences: int, length: int, memory: Memory, past: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """All blocks on h (B * Q * t, d_model); rows stay flat, so that most of the work is plain matrix products."""
+        width, kept = 2 * self.config.d_model, []
+        before = None
         for index, block in enumerate(self.blocks):
             kv = index * self.config.kv_sets // self.config.layers
-            before = None if past is None else past[index]
-            h, now = block(h, memory.keys[kv], memory.values[kv], memory.bias, before)
+            h = h + block.cross(
+                block.cross_norm(h), sequences * length, memory.keys[kv], memory.values[kv], memory.bias
+            )
+            if past is not None:
+                before = past[..., index * width : (index + 1) * width].reshape(-1, past.shape[2], width)
+            mixed, now = block.self_attention(block.self_norm(h), length, before)
             kept.append(now)
-        return h, kept
+            h = h + mixed
+            h = h + block.feed(block.feed_norm(h))
+        return h, torch.cat(kept, dim=-1)
 
     def _logits(self, level: int, h: Tensor) -> Tensor:
         logits: Tensor = self.out_norms[level](h) @ self.heads[level]
