@@ -7,6 +7,7 @@ acknowledged records. What it does not do: hold state. `faust -A` is not needed;
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
@@ -86,7 +87,12 @@ def build_app(
     @app.agent(activity, isolated_partitions=True, name="fold_activity")
     async def fold_activity(values: StreamT[Any]) -> None:
         """Fold activity into every state; acknowledge what is committed."""
-        stream = cast(Stream[Any], values)
+        # A revoked partition cancels its agent. Leaving quietly is what tells Faust that this was no crash: it
+        # would start the agent again, on a partition that is no longer ours, and trip over it at the next rebalance.
+        with suppress(asyncio.CancelledError):
+            await fold_stream(cast(Stream[Any], values))
+
+    async def fold_stream(stream: Stream[Any]) -> None:
         # noack_take: the others acknowledge a batch in hand when the agent is stopped, applied or not.
         async for events in stream.noack_take(settings.streams.max_batch, within=within_s):
             try:

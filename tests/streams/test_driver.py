@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from core.errors import OwnershipLost, StoreUnavailable
 from core.topics import OUTCOMES, REJECTED
-from feature_repo.folds import user
 from feature_repo.folds.act import NoItems
 from feature_repo.folds.context import FoldContext
 from protos.events.v1.interaction_pb2 import Action
@@ -41,11 +40,11 @@ def driver_on(store: MemoryStateStore, cache_users: int = 1_000) -> Driver:
 def picture(store: MemoryStateStore) -> tuple[Any, ...]:
     """Everything a store holds, comparable; outbox records in order, epochs and row ids left out."""
     cursor = store.cursors[PARTITION]._replace(epoch=0)
-    rows = {user_id: user.pack([state]) for user_id, state in sorted(store.states.items())}
-    packed = {user_id: tuple(part.tobytes() for part in row[:4]) for user_id, row in rows.items()}
-    answers = {user_id: kept for user_id, kept in sorted(store.open.items()) if kept}
+    rows = [part.tobytes() for part in store.features.read_users(USERS)]
+    answers = store.answers(USERS)
+    cells = sorted(store.features.partial_cells(None, PARTITION.number))
     produced = sorted((record.topic, record.value) for _, record in store.outbox.values())
-    return cursor, packed, answers, store.partials, produced
+    return cursor, rows, answers, cells, store.cells(PARTITION.number, cells), produced
 
 
 def reference(log: Sequence[Record]) -> tuple[Any, ...]:
@@ -172,9 +171,8 @@ def test_counters_account_for_every_entry() -> None:
     driver = driver_on(store)
     driver.apply(log)
     cursor = driver.cursor
-    applied = sum(state.history.applied for state in store.states.values())
-    duplicates = sum(state.history.duplicates for state in store.states.values())
-    assert (cursor.applied, cursor.duplicates) == (applied, duplicates)
+    rows = store.features.read_users(USERS).history
+    assert (cursor.applied, cursor.duplicates) == (rows["applied"].sum(), rows["duplicates"].sum())
     assert min(cursor.applied, cursor.duplicates, cursor.rejected, cursor.impressions, cursor.outcomes) > 0
 
 
@@ -184,7 +182,7 @@ def test_a_clients_retry_changes_nothing_but_the_count() -> None:
     act = interaction("e1", ALICE, START_MS)
     driver.apply([frame(0, START_MS, act), frame(1, START_MS, act, act)])
     assert (driver.cursor.applied, driver.cursor.duplicates) == (1, 2)
-    assert store.states[ALICE].history.applied == 1
+    assert store.users([ALICE])[0].history.applied == 1
 
 
 def outcomes_in(store: MemoryStateStore) -> list[Outcome]:
