@@ -35,7 +35,7 @@ def load_golden(path: Path) -> Golden:
         ArtefactError: the file is missing, damaged, or of another shape of context.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             batch = ContextBatch._make(arrays[_CONTEXT + name] for name in ContextBatch._fields)
             return Golden(batch, Beams._make(arrays[_BEAMS + name] for name in Beams._fields))
     except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:

@@ -50,7 +50,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         ArtefactError: the file is missing, damaged, or not a tokenizer.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             encoder = ItemEncoder(*(arrays[f"encoder_{name}"] for name in ItemEncoder._fields))
             return Tokenizer(int(arrays["version"]), encoder, Codebook(arrays["centroids"]))
     except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
