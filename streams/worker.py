@@ -40,6 +40,7 @@ from streams.metrics import observe
 from streams.outbox import Relay
 from streams.ownership import Owner
 from streams.postgres_state import PostgresStateStore
+from streams.published import PublishedItems
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +60,8 @@ _HEARTBEAT: Final = encode_frame(())
 class _Parts(NamedTuple):
     """What a running worker is made of, besides Faust."""
 
-    store: PostgresStateStore
+    items: PublishedItems
     producer: KafkaProducer
-    relay: Relay
     owner: Owner
 
 
@@ -106,7 +106,11 @@ async def _run(settings: Settings) -> BaseException | None:
         scratch = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="nearfeed-stream-")))
         parts = await asyncio.to_thread(_build, settings, clock, closing)
         app = build_app(settings, parts.owner, clock, end, scratch)
-        tasks = [asyncio.create_task(app.start()), asyncio.create_task(_beat(settings, clock, app, parts))]
+        tasks = [
+            asyncio.create_task(app.start()),
+            asyncio.create_task(_beat(settings, clock, app, parts)),
+            asyncio.create_task(_watch(settings, parts.items)),
+        ]
         for task in tasks:
             task.add_done_callback(task_ended)
         reason = await ended
@@ -134,13 +138,15 @@ def _build(settings: Settings, clock: Clock, closing: ExitStack) -> _Parts:
     store.open()
     producer = make_producer(settings.kafka, timeout_ms=settings.kafka.request_timeout_ms)
     closing.callback(producer.close, timeout=1.0)
-    context = FoldContext(NoItems(), 0, streams.horizon_s * 1000, streams.location_resolution)
+    items = PublishedItems(
+        settings.registry.home, FoldContext(NoItems(), 0, streams.horizon_s * 1000, streams.location_resolution)
+    )
 
     def take_over(number: int) -> Driver:
         # Asked every time: a topic that was made again has another id, and its offsets begin anew.
         topic_id = activity_topic(settings.kafka)
         partition = Partition(streams.group, ACTIVITY, topic_id, number, settings.kafka.activity_partitions)
-        return Driver(partition, store, lambda: context, cache_users=streams.cache_users, committed=committed)
+        return Driver(partition, store, lambda: items.context, cache_users=streams.cache_users, committed=committed)
 
     def committed(done: Committed) -> None:
         observe(done, clock, settings.clock.speed)
@@ -153,7 +159,7 @@ def _build(settings: Settings, clock: Clock, closing: ExitStack) -> _Parts:
     relay.start()
     closing.callback(relay.stop)
     logger.info("worker.started metrics_port=%d", serve_metrics(settings.telemetry.metrics_port))
-    return _Parts(store, producer, relay, owner)
+    return _Parts(items, producer, owner)
 
 
 def activity_topic(kafka: Kafka) -> str:
@@ -170,6 +176,13 @@ def activity_topic(kafka: Kafka) -> str:
             f"{kafka.activity_partitions}; run `nearfeed topics apply` or set kafka.activity_partitions"
         )
     return found.topic_id
+
+
+async def _watch(settings: Settings, items: PublishedItems) -> None:
+    """A newer published version is taken up soon after it appears."""
+    while True:
+        await asyncio.sleep(settings.registry.poll_ms / 1000.0)
+        await asyncio.to_thread(items.refresh)
 
 
 async def _beat(settings: Settings, clock: Clock, app: faust.App, parts: _Parts) -> None:
