@@ -40,23 +40,29 @@ def apply_features(settings: Settings) -> Applied:
         guard.execute("select pg_advisory_lock(%s)", (_LOCK,))
         with guard.transaction():
             schema.create(guard)
-        feature_store(settings).apply([*entities, *views, *services])
+        with _registry_errors():
+            feature_store(settings).apply([*entities, *views, *services])
     return Applied(schema.TABLES, tuple(view.name for view in views), tuple(service.name for service in services))
 
 
 def feature_store(settings: Settings) -> FeatureStore:
     """Feast over the settings' PostgreSQL: feature_store.yaml with the DSN of `settings` in its place.
 
-    Raises:
-        StoreUnavailable: PostgreSQL did not answer.
+    Connects at the first use; reads raise StoreUnavailable then.
     """
     dsn = settings.postgres.dsn.get_secret_value()
     config: dict[str, Any] = yaml.safe_load(CONFIG_FILE.read_text("utf-8"))
     config["registry"]["path"] = dsn.replace("postgresql://", "postgresql+psycopg://", 1)
     config["online_store"]["dsn"] = dsn
+    return FeatureStore(config=RepoConfig(**config, repo_path=CONFIG_FILE.parent))
+
+
+@contextmanager
+def _registry_errors() -> Iterator[None]:
     try:
-        return FeatureStore(config=RepoConfig(**config, repo_path=CONFIG_FILE.parent))
+        yield
     except SQLAlchemyError as error:
+        first_line = str(error).partition("\n")[0]
         raise StoreUnavailable(
-            f"PostgreSQL: {str(error).partition(chr(10))[0]}; expected Feast's registry there, check postgres.dsn"
+            f"Feast's registry: {first_line}; expected PostgreSQL there, check postgres.dsn"
         ) from error

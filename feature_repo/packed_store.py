@@ -10,6 +10,7 @@ per feature, filters, versioned reads; the scorer never goes through here.
 """
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -136,6 +137,8 @@ on conflict ({conflict}) do update set event_time = excluded.event_time, layout_
             with self._opening:
                 if self._pool is None:
                     self._pool = _pool(config.online_store)
+                    # Feast never closes its store; without this its threads outlive the interpreter.
+                    weakref.finalize(self, self._pool.close)
             with self._pool.connection() as connection:
                 yield connection
 

@@ -101,8 +101,3 @@ def create(connection: psycopg.Connection[tuple[object, ...]]) -> None:
     connection.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
     for statement in STATEMENTS:
         connection.execute(statement.encode())
-
-
-def drop(connection: psycopg.Connection[tuple[object, ...]]) -> None:
-    """Afterwards none of the tables exists."""
-    connection.execute(f"drop table if exists {', '.join(TABLES)}".encode())
