@@ -258,6 +258,15 @@ class Block(nn.Module):
         self.self_norm, self.self_attention = RMSNorm(config.d_model), SelfAttention(config)
         self.feed_norm, self.feed = RMSNorm(config.d_model), FeedForward(config)
 
+    def forward(
+        self, h: Tensor, sequences: int, length: int, kv: tuple[Tensor, Tensor, Tensor], past: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """h (B * Q * t, d_model) after the block, and what `SelfAttention` keeps. kv: keys, values and bias to read."""
+        h = h + self.cross(self.cross_norm(h), sequences * length, *kv)
+        mixed, now = self.self_attention(self.self_norm(h), length, past)
+        h = h + mixed
+        return h + self.feed(self.feed_norm(h)), now
+
 
 class Generator(nn.Module):
     """Log-odds of an item's three codes, given a user's context."""
@@ -324,16 +333,11 @@ class Generator(nn.Module):
         width, kept = 2 * self.config.d_model, []
         before = None
         for index, block in enumerate(self.blocks):
-            kv = index * self.config.kv_sets // self.config.layers
-            h = h + block.cross(
-                block.cross_norm(h), sequences * length, memory.keys[kv], memory.values[kv], memory.bias
-            )
+            at = index * self.config.kv_sets // self.config.layers
             if past is not None:
                 before = past[..., index * width : (index + 1) * width].reshape(-1, past.shape[2], width)
-            mixed, now = block.self_attention(block.self_norm(h), length, before)
+            h, now = block(h, sequences, length, (memory.keys[at], memory.values[at], memory.bias), before)
             kept.append(now)
-            h = h + mixed
-            h = h + block.feed(block.feed_norm(h))
         return h, torch.cat(kept, dim=-1)
 
     def _logits(self, level: int, h: Tensor) -> Tensor:

@@ -27,17 +27,16 @@ def ranks_in_beams(beams: Beams, targets: Ints) -> Ranks:
     hit = alive & (beams.items == targets[:, None])
     score = np.where(hit, scores, -np.inf).max(1)
     ahead = (alive & ~hit & (scores >= score[:, None])).sum(1)
-    return np.asarray(np.where(hit.any(1), 1 + ahead, NOT_RANKED), np.int64)
+    return np.where(hit.any(1), 1 + ahead, np.int64(NOT_RANKED))
 
 
 def ranks_in_scores(scores: npt.NDArray[np.floating], targets: Ints) -> Ranks:
     """(B,) rank of each target among all items. scores: (B, I) or (I,) when all requests see the same."""
-    table = np.atleast_2d(scores)
-    rows = np.arange(len(targets)) if len(table) > 1 else np.zeros(len(targets), np.int64)
-    own = table[rows, targets]
-    if len(table) > 1:
-        return (table >= own[:, None]).sum(1).astype(np.int64)
-    return len(table[0]) - np.searchsorted(np.sort(table[0]), own, side="left").astype(np.int64)
+    if scores.ndim == 1:
+        ranked: Ranks = np.searchsorted(np.sort(scores), scores[targets], side="left")
+        return len(scores) - ranked
+    ahead: Ranks = (scores >= scores[np.arange(len(targets)), targets][:, None]).sum(1)
+    return ahead
 
 
 def recall_at(ranks: Ranks, k: int) -> float:
