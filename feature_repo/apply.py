@@ -1,5 +1,7 @@
 """What `nearfeed features apply` does: tables, and the feature definitions in Feast's registry."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
