@@ -83,7 +83,7 @@ def admin_client(kafka: Kafka) -> Iterator[KafkaAdminClient]:
 
 
 def _wanted(kafka: Kafka) -> tuple[Topic, ...]:
-    retention_ms = FOR_EVER_MS if kafka.retention_days < 0 else kafka.retention_days * _DAY_MS
+    retention_ms = FOR_EVER_MS if kafka.retention_days == 0 else kafka.retention_days * _DAY_MS
     return topics(kafka.activity_partitions, retention_ms)
 
 
