@@ -136,6 +136,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
                 if row is None or not row[0]:
                     await self._session.close()
                     raise WriterTaken("another process holds the catalogue's lock; send changes to it, or stop it")
+                await self._log.reach(await self._log.end())  # what the writer before wrote last
                 self._locked = connection
                 _log.info("catalog.writer lock=held")
             else:
@@ -143,7 +144,6 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
 
     async def _newest_catalog(self) -> Catalog:
         """The catalogue of the current version with everything that the log holds."""
-        await self._log.reach(await self._log.end())
         version = current(self._home)
         if self._catalog is None or version != self._version:
             folder = folder_of(self._home, version)
