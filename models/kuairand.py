@@ -165,7 +165,7 @@ def sequences(excerpt: Excerpt, until_ms: int) -> list[Ids]:
     users, videos = table["user_id"].to_numpy()[kept], table["video_id"].to_numpy()[kept].astype(np.int64)
     order = np.argsort(users, kind="stable")
     names, starts = np.unique(users[order], return_index=True)
-    later = dict(zip(names.tolist(), np.split(videos[order], starts[1:]), strict=True))
+    later = dict(zip(names.tolist(), np.split(videos[order], starts)[1:], strict=True))
     joined = []
     for row in excerpt.history.select(["user_id", "long_watch_seq"]).to_pylist():
         before = np.array(row["long_watch_seq"], np.int64)

@@ -49,7 +49,7 @@ def test_items_alike_in_content_are_near_without_anybody_acting() -> None:
 def test_a_new_item_lands_on_its_shelf() -> None:
     learned = fitted(shop_items())
     new = learned.encoder.encode([shop_item("new", shelf) for shelf in range(SHELVES)])
-    centres = np.stack([learned.vectors[SHELF_OF == shelf].mean(axis=0) for shelf in range(SHELVES)])
+    centres = np.stack([learned.vectors[shelf == SHELF_OF].mean(axis=0) for shelf in range(SHELVES)])
     assert (new @ centres.T).argmax(axis=1).tolist() == list(range(SHELVES))
 
 
