@@ -271,3 +271,20 @@ def test_a_damaged_file_is_named_in_one_line(catalog: Catalog, tmp_path: Path, f
     with pytest.raises(ArtefactError, match=file) as caught:
         load_catalog(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_codes_of_like_items_change_when_only_their_place_does() -> None:
+    """Two towns, 100 km apart, with the same shelves: location is part of what is quantised."""
+    towns = [(31.0, 121.0), (32.0, 121.0)]
+    placed = [
+        shop_item(f"{town}-{shelf}-{number}", shelf, at=(towns[town][0] + number / 1000, towns[town][1]))
+        for town in (0, 1)
+        for shelf in range(2)
+        for number in range(10)
+    ]
+    codes = shop(items=placed).catalog.codes
+    first_codes = [set(codes[20 * town : 20 * (town + 1), 0].tolist()) for town in (0, 1)]
+    assert first_codes[0].isdisjoint(first_codes[1])
+    nowhere = [shop_item(item.item_id, int(item.item_id[2])) for item in placed]
+    codes = shop(items=nowhere).catalog.codes
+    assert set(codes[:20, 0].tolist()) & set(codes[20:, 0].tolist())
