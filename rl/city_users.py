@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.catalog import Catalog
-from protos.events.v1.interaction_pb2 import ORIGIN_IMPORTED, Action, Interaction, Location
+from protos.events.v1.interaction_pb2 import ORIGIN_CLIENT, Action, Interaction, Location
 from rl.city import CURRENCY, LOCATION_ACCURACY_M, City, sessions
 from rl.user_model import ACTS, Floats, Ints, Predicted, Viewers, draw
 
@@ -140,7 +140,7 @@ def _event(
         action=action,
         location=Location(latitude=where[0], longitude=where[1], accuracy_m=LOCATION_ACCURACY_M),
         surface="city",
-        origin=ORIGIN_IMPORTED,
+        origin=ORIGIN_CLIENT,
     )
     event.occurred_at.FromMilliseconds(at_ms)
     return event
