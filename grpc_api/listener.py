@@ -78,11 +78,14 @@ class Listener:
 
 
 async def until_stopped(*tasks: "asyncio.Task[None]") -> None:
-    """Return at SIGTERM or SIGINT; if one of `tasks` ends before, raise what ended it."""
+    """Return at SIGTERM or SIGINT; if one of `tasks` ends before, raise what ended it.
+
+    Further signals change nothing: a terminal and a supervisor often send one each, and the second must
+    not cut off what the first one asked for. Everything that follows is bounded in time.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
+    for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     stopped = asyncio.create_task(stop.wait())
     try:
@@ -91,5 +94,3 @@ async def until_stopped(*tasks: "asyncio.Task[None]") -> None:
             task.result()
     finally:
         stopped.cancel()
-        for number in signals:
-            loop.remove_signal_handler(number)
