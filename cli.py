@@ -10,15 +10,15 @@ Exit codes: 0 done, 1 the work failed, 2 asked wrongly.
 
 import json
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from core.errors import NearfeedError
+from core.errors import InputError, NearfeedError
 from core.settings import Settings, explain, load
 from core.telemetry import configure_logging
 
@@ -49,17 +49,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine i
 def main() -> None:
     """Run the command line; a NearfeedError becomes one line and its exit code."""
     try:
-        code = app(standalone_mode=False)
+        app()
     except NearfeedError as error:
         print(f"nearfeed: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except click.ClickException as error:
-        error.show()
-        raise SystemExit(2) from None
-    except (click.Abort, KeyboardInterrupt):
-        print("nearfeed: interrupted", file=sys.stderr)
-        raise SystemExit(1) from None
-    raise SystemExit(code or 0)
 
 
 def _settings(process: str) -> Settings:
@@ -74,7 +67,7 @@ def _show(rows: list[dict[str, Any]], as_json: bool, title: str) -> None:
         return
     table = Table(title=title)
     for column in rows[0] if rows else ["nothing"]:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console().print(table)
@@ -95,3 +88,212 @@ def topics_apply(as_json: AsJson = False) -> None:
     from core.topics_admin import apply_topics
 
     _show([state._asdict() for state in apply_topics(_settings("topics").kafka)], as_json, "Topics")
+
+
+@features_app.command("apply")
+def features_apply(as_json: AsJson = False) -> None:
+    """Make the tables, and put the Feast definitions into the registry."""
+    from feature_repo.apply import apply_features
+
+    applied = apply_features(_settings("features"))
+    rows = [{"kind": kind, "name": name} for kind, names in applied._asdict().items() for name in names]
+    _show(rows, as_json, "Feature store")
+
+
+@features_app.command("show")
+def features_show(user_id: str, as_json: AsJson = False) -> None:
+    """What is stored about one user, by view.
+
+    Example: `nearfeed features show 12345`
+    """
+    from feature_repo.inspect import inspect_user
+
+    views = inspect_user(_settings("features"), user_id)
+    if as_json:
+        print(json.dumps(views, indent=2, default=str))
+        return
+    rows = [
+        {"view": view, "feature": name, "value": value} for view, part in views.items() for name, value in part.items()
+    ]
+    _show(rows, False, f"User {user_id}")
+
+
+@app.command("stream")
+def stream() -> None:
+    """Run one stream worker: activity.v1 in, features and outcomes out. Start several to share the partitions.
+
+    Ends with 0 on SIGTERM after committing what it holds; can be killed at any moment.
+    """
+    from streams.worker import run_worker
+
+    raise SystemExit(run_worker(_settings("stream")))
+
+
+@serve_app.command("scorer")
+def serve_scorer_command() -> None:
+    """Answer RecommendService with the current model, and swap when a newer one is published."""
+    from grpc_api.server import serve_scorer
+
+    _serve(serve_scorer(_settings("scorer")))
+
+
+@serve_app.command("ingest")
+def serve_ingest_command() -> None:
+    """Take events (IngestService) and catalogue changes (CatalogService)."""
+    from grpc_api.server import serve_ingest
+
+    _serve(serve_ingest(_settings("ingest")))
+
+
+def _serve(server: Coroutine[Any, Any, None]) -> None:
+    import asyncio
+
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(server)
+
+
+@app.command("ask")
+def ask(
+    user_id: str,
+    slate_size: Annotated[int, typer.Option(help="How many items; at most 50.")] = 5,
+    latitude: Annotated[float | None, typer.Option(help="Where the user is, degrees.")] = None,
+    longitude: Annotated[float | None, typer.Option(help="Where the user is, degrees.")] = None,
+    logged: Annotated[bool, typer.Option("--log", help="Log an impression, as for a real request.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the scorer for one user's slate. A look only, unless --log is given.
+
+    Example: `nearfeed ask 12345 --slate-size 10`
+    """
+    import asyncio
+
+    from google.protobuf.json_format import MessageToDict
+
+    from grpc_api.client import Client
+    from protos.events.v1.interaction_pb2 import Location
+    from protos.scoring.v1.recommend_pb2 import RecommendRequest, RecommendResponse
+
+    settings = _settings("ask")
+    if (latitude is None) != (longitude is None):
+        raise InputError("found one coordinate, expected --latitude and --longitude together")
+    request = RecommendRequest(user_id=user_id, slate_size=slate_size, preview=not logged)
+    if latitude is not None and longitude is not None:
+        request.location.CopyFrom(Location(latitude=latitude, longitude=longitude))
+
+    async def answer() -> RecommendResponse:
+        async with Client(settings.scorer.address) as client:
+            return await client.recommend(request, deadline_s=1.0)
+
+    response = asyncio.run(answer())
+    if as_json:
+        print(json.dumps(MessageToDict(response, preserving_proto_field_name=True), indent=2))
+        return
+    rows = [
+        {
+            "position": item.position,
+            "item": item.item_id,
+            "source": item.source,
+            "log_prob": round(item.log_prob, 3),
+            "codes": "-".join(map(str, item.codes)),
+            "distance_m": round(item.distance_m) if item.HasField("distance_m") else "",
+        }
+        for item in response.items
+    ]
+    reasons = f", degraded: {', '.join(response.degraded_reasons)}" if response.degraded else ""
+    _show(rows, False, f"User {user_id}, model version {response.model_version}{reasons}")
+
+
+@rejects_app.command("list")
+def rejects_list(
+    limit: Annotated[int, typer.Option(help="At most this many, the newest.")] = 20, as_json: AsJson = False
+) -> None:
+    """The newest records of rejected.v1, each with where it stood and why."""
+    from streams.rejects import list_rejects
+
+    rows = [
+        {
+            "offset": listed.offset,
+            "stood_at": f"{listed.rejected.topic}/{listed.rejected.partition}@{listed.rejected.offset}",
+            "entry": "record" if listed.rejected.index < 0 else listed.rejected.index,
+            "field": listed.rejected.field,
+            "reason": listed.rejected.reason,
+        }
+        for listed in list_rejects(_settings("rejects"), limit=limit)
+    ]
+    _show(rows, as_json, "rejected.v1")
+
+
+@rejects_app.command("replay")
+def rejects_replay(offsets: list[int], as_json: AsJson = False) -> None:
+    """Send rejects back to activity.v1, stamped with the present; event ids make a second replay harmless.
+
+    Example: `nearfeed rejects replay 3 4`
+    """
+    from streams.rejects import replay_rejects
+
+    settings = _settings("rejects")
+    replayed = replay_rejects(settings, offsets, clock=settings.clock.clock())
+    _show([one._asdict() for one in replayed], as_json, "Replayed")
+    if any(one.refused for one in replayed):
+        raise SystemExit(1)
+
+
+@models_app.command("list")
+def models_list(as_json: AsJson = False) -> None:
+    """Every published version, and which one serves."""
+    from models.registry import current, load_manifest, versions
+
+    home = _settings("models").registry.home
+    serves = current(home)
+    rows = []
+    for version in versions(home):
+        manifest = load_manifest(home, version)
+        rows.append(
+            {
+                "version": version,
+                "serves": version == serves,
+                "parent": manifest.parent_version or "",
+                "tokenizer": manifest.tokenizer_version,
+                "made": manifest.created_at.ToJsonString(),
+                "gate": "; ".join(check.reason for check in manifest.gate.checks),
+            }
+        )
+    _show(rows, as_json, f"Versions in {home}")
+
+
+@models_app.command("rollback")
+def models_rollback(
+    version: Annotated[int | None, typer.Argument(help="Which; the one before the current when left out.")] = None,
+) -> None:
+    """Let an earlier version serve again; scorers follow within registry.poll_ms."""
+    from models.registry import rollback
+
+    print(f"version {rollback(_settings('models').registry.home, version)} serves")
+
+
+@app.command("demo")
+def demo(home: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("var/demo")) -> None:
+    """The whole loop on recorded short-video days, with real Kafka and PostgreSQL; writes report.html."""
+    from infra.demo.kuairand import KuaiRand
+    from infra.demo.run import run_demo
+
+    raise SystemExit(run_demo(KuaiRand(), home))
+
+
+@app.command("demo-city")
+def demo_city(
+    home: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("var/demo-city"),
+    seed: Annotated[int, typer.Option(help="Of the city and its people.")] = 0,
+) -> None:
+    """The same loop in a synthetic city of places, where the nearby changes with the user."""
+    from infra.demo.town import Town
+
+    from infra.demo.run import run_demo
+
+    raise SystemExit(run_demo(Town(seed), home))
+
+
+if __name__ == "__main__":
+    main()

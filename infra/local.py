@@ -30,6 +30,7 @@ from infra.local_postgres import LocalPostgres
 
 START_TIMEOUT_S: Final = 90.0
 LEFTOVER_TIMEOUT_S: Final = 15.0
+LOCK_FILE: Final = "lock"
 # Below Linux's range for outgoing connections (32768-60999): while a server is down, a client that keeps connecting to
 # a port in that range can meet itself there and hold the port against the server's return.
 PORTS: Final = range(20_000, 30_000)
@@ -132,7 +133,7 @@ def lock_home(home: Path) -> int:
     The servers inherit it, so the lock also waits for those of a run that was killed a moment ago.
     Raises NotReady when another run holds the home.
     """
-    fd = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + LEFTOVER_TIMEOUT_S
     while not _locked(fd):
         owner = os.pread(fd, 20, 0).decode().strip()

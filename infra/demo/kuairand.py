@@ -4,12 +4,18 @@ The first days train; 2022-05-02 on is replayed for a tenth of the users and the
 log before. Chosen by a hash of the user id, so that nobody is picked for being easy.
 """
 
+from pathlib import Path
 from typing import Final
 
 from core.ids import event_hash
-from infra.demo.scenario import Recorded
+from feature_repo.folds.context import FoldContext
+from infra.demo.scenario import TABLE_FILE, USERS_FILE, VERDICT_FILE, Recorded
 from models import kuairand
+from models.catalog import Catalog
 from protos.events.v1.interaction_pb2 import Interaction
+from rl.fitted_users import UserModelArguments, fit_users
+from rl.rewards import GlobalTable, save_global_table
+from rl.user_model import UserModel
 
 FIRST_DAY: Final = "2022-04-24"  # the excerpt begins in the last hour of it
 LIVE_DAY: Final = "2022-05-02"
@@ -19,29 +25,55 @@ IMPORTED_VIDEOS: Final = 12  # per user, from the lists without times
 SPEED: Final = 720.0  # a recorded day in two minutes
 
 
-def recorded() -> Recorded:
-    """The excerpt, cut into what may be learned from and what is replayed."""
-    excerpt = kuairand.read_excerpt()
-    start_ms, live_ms = kuairand.day_start_ms(FIRST_DAY), kuairand.day_start_ms(LIVE_DAY)
-    days = [event for event in kuairand.interactions(excerpt, start_ms, live_ms) if _is_known(event.user_id)]
-    live = [event for event in kuairand.interactions(excerpt, live_ms) if _is_live(event.user_id)]
-    users = {event.user_id for event in (*days, *live)}
-    before = sorted(kuairand.imported_acts(excerpt, last=IMPORTED_VIDEOS, users=users), key=_at_ms)
-    past = [*before, *days]
-    return Recorded(
-        name="kuairand",
-        title="KuaiRand-Pure, 2 May 2022 on",
-        items=kuairand.items(excerpt),
-        sequences=kuairand.sequences(excerpt, live_ms),
-        past=past,
-        training_start_ms=start_ms,
-        imported=[event for event in past if _is_live(event.user_id)],
-        live=live,
-        live_start_ms=live_ms,
-        speed=SPEED,
-        utc_offset_minutes=kuairand.UTC_OFFSET_MS // 60_000,
-        location_of=lambda user_id, at_ms: None,
-    )
+class KuaiRand:
+    """The scenario of `make demo`."""
+
+    def recorded(self) -> Recorded:
+        """The excerpt, cut into what may be learned from and what is replayed."""
+        excerpt = kuairand.read_excerpt()
+        start_ms, live_ms = kuairand.day_start_ms(FIRST_DAY), kuairand.day_start_ms(LIVE_DAY)
+        days = [event for event in kuairand.interactions(excerpt, start_ms, live_ms) if _is_known(event.user_id)]
+        live = [event for event in kuairand.interactions(excerpt, live_ms) if _is_live(event.user_id)]
+        users = {event.user_id for event in (*days, *live)}
+        before = sorted(kuairand.imported_acts(excerpt, last=IMPORTED_VIDEOS, users=users), key=_at_ms)
+        past = [*before, *days]
+        return Recorded(
+            name="kuairand",
+            title="KuaiRand-Pure, 2 May 2022 on",
+            items=kuairand.items(excerpt),
+            sequences=kuairand.sequences(excerpt, live_ms),
+            past=past,
+            training_start_ms=start_ms,
+            imported=[event for event in past if _is_live(event.user_id)],
+            live=live,
+            live_start_ms=live_ms,
+            speed=SPEED,
+            utc_offset_minutes=kuairand.UTC_OFFSET_MS // 60_000,
+            location_of=lambda user_id, at_ms: None,
+        )
+
+    def user_model(
+        self, recorded: Recorded, catalog: Catalog, context: FoldContext, home: Path
+    ) -> tuple[UserModel, GlobalTable]:
+        """Fitted on the days before the first live one, and saved in `home` for the gate."""
+        fitted = fit_users(
+            recorded.past,
+            catalog,
+            context,
+            UserModelArguments(),
+            since_ms=recorded.training_start_ms,
+            until_ms=recorded.live_start_ms,
+        )
+        fitted.users.save(home / USERS_FILE)
+        save_global_table(fitted.table, home / TABLE_FILE)
+        return fitted.users, fitted.table
+
+    def learn_arguments(self, home: Path) -> tuple[str, ...]:
+        """The update, judged by the saved user model."""
+        return (
+            *("learn", "--users", str(home / USERS_FILE), "--table", str(home / TABLE_FILE)),
+            *("--verdict", str(home / VERDICT_FILE)),
+        )
 
 
 def _is_live(user_id: str) -> bool:

@@ -24,12 +24,12 @@ _ROOT: Final = Path(__file__).resolve().parents[2]
 class Processes:
     """Our processes by name, with one log file each."""
 
-    def __init__(self, logs: Path, settings: Settings) -> None:
+    def __init__(self, logs: Path, settings: Settings, keep_fd: int) -> None:
+        """Each process holds `keep_fd` open for as long as it lives: the lock of the demo's home."""
         self._logs = logs
         self._environment = {**os.environ, **as_environment(settings), "OMP_NUM_THREADS": "1"}
         self._running: dict[str, Child] = {}
-        self._keep_fd = os.open(os.devnull, os.O_RDONLY)
-        self._launcher = Launcher(None, self._keep_fd)
+        self._launcher = Launcher(None, keep_fd)
         logs.mkdir(parents=True, exist_ok=True)
 
     def start(self, name: str, *arguments: str) -> None:
@@ -99,4 +99,3 @@ class Processes:
     ) -> None:
         self.stop_all()
         self._launcher.close()
-        os.close(self._keep_fd)

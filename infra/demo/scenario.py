@@ -2,13 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from feature_repo.folds.context import FoldContext
+from models.catalog import Catalog
 from protos.catalog.v1.catalog_pb2 import Item
 from protos.events.v1.interaction_pb2 import Interaction, Location
+from rl.rewards import GlobalTable
+from rl.user_model import UserModel
+
+USERS_FILE: Final = "users.npz"  # the fitted user model, for the gate
+TABLE_FILE: Final = "rewards.npz"  # the global table of the reward
+VERDICT_FILE: Final = "verdict.json"  # of the gate, as protobuf JSON
 
 
 class Shown(NamedTuple):
@@ -19,13 +28,6 @@ class Shown(NamedTuple):
     item_ids: tuple[str, ...]
     served_at_ms: int
     location: Location | None
-
-
-class Actor(Protocol):
-    """Decides what people do with a slate; fitted on earlier days only."""
-
-    def acts(self, shown: Shown, rng: np.random.Generator) -> list[Interaction]:
-        """The acts on one slate in order of time, naming its request_id; origin simulated."""
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,18 @@ class Recorded:
     speed: float  # platform seconds per wall second
     utc_offset_minutes: int  # local time of the recorded days
     location_of: Callable[[str, int], Location | None]  # (user_id, platform ms) -> where the user is, if known
+
+
+class Scenario(Protocol):
+    """One demo."""
+
+    def recorded(self) -> Recorded:
+        """Its input."""
+
+    def user_model(
+        self, recorded: Recorded, catalog: Catalog, context: FoldContext, home: Path
+    ) -> tuple[UserModel, GlobalTable]:
+        """How its people act, stated on earlier days only, and the reward table of those days."""
+
+    def learn_arguments(self, home: Path) -> tuple[str, ...]:
+        """What `nearfeed` is asked for the policy update."""

@@ -22,7 +22,8 @@ from core.ids import event_hash
 from core.producer import Acknowledged, ActivityProducer
 from grpc_api.client import Client
 from infra.demo.ledger import Answer, Fresh, Ledger, Reward
-from infra.demo.scenario import Actor, Recorded, Shown
+from infra.demo.people import People
+from infra.demo.scenario import Recorded, Shown
 from protos.events.v1.activity_pb2 import Activity
 from protos.events.v1.interaction_pb2 import ORIGIN_SIMULATED, Interaction
 from protos.ingest.v1.ingest_pb2 import IngestResponse
@@ -48,7 +49,7 @@ class Traffic:
     def __init__(
         self,
         recorded: Recorded,
-        actor: Actor,
+        people: People,
         *,
         clock: PlatformClock,
         ledger: Ledger,
@@ -60,7 +61,7 @@ class Traffic:
     ) -> None:
         """`is_legal(item_id, asked_at_s)`: might this item be shown to a request sent at that monotonic second?"""
         self._recorded = recorded
-        self._actor = actor
+        self._people = people
         self._clock = clock
         self._ledger = ledger
         self._ingest = ingest
@@ -197,7 +198,7 @@ class Traffic:
                 served_at_ms,
                 self._recorded.location_of(user_id, served_at_ms),
             )
-            acts = self._actor.acts(shown, rng)
+            acts = self._people.acts(shown, rng)
             share = _watched_share(acts, len(shown.item_ids))
             self._ledger.rewards.append(Reward(time.monotonic(), response.model_version, share))
             for act in acts:

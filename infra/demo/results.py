@@ -1,0 +1,146 @@
+"""The report: what the demo saw and what the platform counted, held against each other."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf.json_format import Parse
+
+from infra.demo.ledger import Ledger, percentiles
+from infra.demo.live import LiveResult
+from infra.demo.scenario import Recorded
+from infra.demo.show import Show
+from infra.demo.training import FirstVersion
+from protos.events.v1.outcome_pb2 import Outcome
+from protos.events.v1.rejected_pb2 import Rejected
+from protos.registry.v1.manifest_pb2 import GateVerdict
+
+
+def build_report(
+    recorded: Recorded,
+    first: FirstVersion,
+    ledger: Ledger,
+    result: LiveResult,
+    outcomes: Sequence[Outcome],
+    rejects: Sequence[Rejected],
+    verdict_file: Path,
+) -> dict[str, Any]:
+    """Every number of report.json but the wall times, all measured in this run."""
+    counts, state = ledger.counts, result.stored
+    rejected_events = sum(one.index >= 0 for one in rejects)
+    joined = [outcome for outcome in outcomes if outcome.actions]
+    gate, reward = _gate(verdict_file)
+    answered = [answer.took_ms for answer in ledger.answers]
+    return {
+        "scenario": recorded.title,
+        "summary": _summary(result.versions, gate),
+        "events_sent": counts["events_sent"],
+        "events_kept": counts["kept"],
+        "events_applied": state.applied,
+        "events_rejected": counts["refused"] + rejected_events,
+        "events_rejected_at_the_door": counts["refused"],
+        "events_rejected_on_the_topic": rejected_events,
+        "records_rejected_on_the_topic": len(rejects) - rejected_events,
+        "events_unanswered": counts["events_unanswered"],
+        "repeats_sent": counts["repeats_sent"],
+        "duplicates_skipped": state.duplicates,
+        "users": state.users,
+        "requests": counts["requests"],
+        "preview_requests": counts["preview_requests"],
+        "requests_not_made": counts["requests_not_made"],
+        "failed_calls": dict(ledger.errors),
+        "degraded_requests": sum(answer.degraded for answer in ledger.answers),
+        "explored_requests": sum(answer.explored for answer in ledger.answers),
+        "illegal_items": len(ledger.illegal),
+        "impressions_logged": state.impressions,
+        "outcomes": len(outcomes),
+        "outcomes_joined": len(joined),
+        "acts_without_outcome": state.let_go,
+        "freshness_ms": percentiles([fresh.took_ms for fresh in ledger.fresh]),
+        "freshness_samples": len(ledger.fresh),
+        "freshness_timeouts": counts["freshness_timeouts"],
+        "recommend_ms": percentiles(answered),
+        "model_versions": list(result.versions),
+        "answers_by_version": {str(v): sum(a.model_version == v for a in ledger.answers) for v in result.versions},
+        "gate": gate,
+        "reward": reward | {"watched_share_live": _watched(ledger, result.versions)},
+        "quality": {
+            "recall_at_10": round(first.metrics["recall_at_10"], 4),
+            "recall_at_10_popularity": round(first.metrics["recall_at_10_popularity"], 4),
+            "test_exposures": int(first.metrics["test_exposures"]),
+        },
+        "traffic_s": round(result.traffic_s, 1),
+    }
+
+
+def disagreements(report: dict[str, Any]) -> list[str]:
+    """What must hold and does not, one line each; empty when the accounts agree."""
+    wrong = []
+    expected = report["events_kept"] - report["duplicates_skipped"] - report["events_rejected_on_the_topic"]
+    if report["events_applied"] != expected:
+        wrong.append(
+            f"events applied: found {report['events_applied']:,} in the store, expected {expected:,} "
+            "(kept - duplicates - rejected on the topic); look at the logs of the stream workers"
+        )
+    if report["illegal_items"]:
+        wrong.append(f"illegal items: found {report['illegal_items']}, expected 0; look at the scorer's log")
+    if report["impressions_logged"] != report["requests"] and not report["failed_calls"]:
+        wrong.append(
+            f"impressions: found {report['impressions_logged']:,} in the log, expected {report['requests']:,}, "
+            "one per answered request; look at the scorer's log"
+        )
+    if report["gate"]["verdict"] == "none":
+        wrong.append("the policy update gave no verdict; look at the log of learn")
+    return wrong
+
+
+def show_results(show: Show, report: dict[str, Any]) -> None:
+    """The tables at the end."""
+    events = ("events_sent", "events_kept", "events_applied", "duplicates_skipped", "events_rejected", "users")
+    slates = ("requests", "degraded_requests", "explored_requests", "illegal_items")
+    learning = ("impressions_logged", "outcomes", "outcomes_joined")
+    show.table("events in, states written", [{name: report[name] for name in events}])
+    show.table("slates served, outcomes joined", [{name: report[name] for name in (*slates, *learning)}])
+    show.table(
+        "latency, ms",
+        [
+            {"what": what, "p50": report[key]["p50"], "p99": report[key]["p99"], "samples": report[samples]}
+            for what, key, samples in (
+                ("Recommend, seen by the caller", "recommend_ms", "requests"),
+                ("an act acknowledged -> in an answer", "freshness_ms", "freshness_samples"),
+            )
+        ],
+    )
+    show.table("quality of version 1 on the first live day", [report["quality"]])
+    show.table(f"gate: {report['gate']['verdict']}", [{"check": reason} for reason in report["gate"]["reasons"]])
+    show.table("reward of an item under the user model", [{key: report["reward"][key] for key in ("v1", "v2")}])
+    show.say(report["summary"])
+
+
+def _gate(verdict_file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The gate's verdict and the rewards that it compared; verdict "none" when there is no file."""
+    if not verdict_file.exists():
+        return {"verdict": "none", "reasons": ["the update did not come to its gate"]}, {"v1": None, "v2": None}
+    verdict = Parse(verdict_file.read_text("utf-8"), GateVerdict())
+    gate = {
+        "verdict": "passed" if verdict.passed else "refused",
+        "reasons": [f"{'ok' if check.passed else 'NO'} {check.name}: {check.reason}" for check in verdict.checks],
+    }
+    return gate, json.loads(verdict_file.with_suffix(".reward.json").read_text("utf-8"))
+
+
+def _summary(versions: Sequence[int], gate: dict[str, Any]) -> str:
+    if len(versions) > 1:
+        return f"version {versions[-1]} passed the gate, was published and swapped in while requests kept coming"
+    return f"version 1 serves on; the update was not published: {'; '.join(gate['reasons'])}"
+
+
+def _watched(ledger: Ledger, versions: Sequence[int]) -> dict[str, float | None]:
+    """Mean watch share of a slot in the live slates, by version; not a comparison: other users, other hours."""
+    found = {}
+    for version in versions:
+        shares = [reward.watched_share for reward in ledger.rewards if reward.model_version == version]
+        found[f"v{version}"] = round(float(np.mean(shares)), 4) if shares else None
+    return found
