@@ -126,12 +126,11 @@ class ContextProcessor(nn.Module):
         super().__init__()
         self.config = config
         width = config.d_feature
-        d_item = LEVELS * config.d_model
         self.action_table = nn.Parameter(torch.randn(ACTIONS, width) * 0.5)
         self.watch_table = nn.Parameter(torch.randn(WATCH_SHARES, width) * 0.5)
         self.age_table = nn.Parameter(torch.randn(AGE_BUCKETS, width) * 0.5)
         self.position_table = nn.Parameter(torch.randn(TOKENS, config.d_context) * 0.2)
-        self.project = _matrix(d_item + 3 * width, config.d_context)
+        self.project = _matrix(LEVELS * config.d_model + 3 * width, config.d_context)
         self.project_interest = _matrix(DIM, config.d_context, gain=DIM**0.5)  # the vectors have unit norm
         self.interest_kind = nn.Parameter(torch.randn(2, config.d_context) * 0.2)
         self.project_place = _matrix(PLACE_FEATURES, config.d_context)
@@ -146,12 +145,13 @@ class ContextProcessor(nn.Module):
             context: B requests.
             code_tables: (LEVELS * V, d_model), the vectors of the codes of all levels.
         """
-        batch = context.codes.shape[0]
-        levels = torch.arange(LEVELS, dtype=torch.int32, device=context.codes.device) * self.config.codebook_size
-        items = embedding(context.codes + levels, code_tables).reshape(batch, TOKENS, LEVELS * self.config.d_model)
-        bits = torch.floor(context.actions[..., None].to(items.dtype) / self.bit) % 2
-        watch, age = embedding(context.watch, self.watch_table), embedding(context.age, self.age_table)
-        tokens = torch.cat([items, bits @ self.action_table, watch, age], dim=-1) @ self.project + self.position_table
+        bits = torch.floor(context.actions[..., None].to(code_tables.dtype) / self.bit) % 2
+        of_codes, of_actions, of_watch, of_age = self._projected(code_tables)
+        tokens = self.position_table + bits @ of_actions
+        for indices, table in ((context.watch, of_watch), (context.age, of_age)):
+            tokens = tokens + embedding(indices, table)
+        for level in range(LEVELS):
+            tokens = tokens + embedding(context.codes[:, :, level], of_codes[level])
         interests = context.interests @ self.project_interest + self.interest_kind
         place = (context.place @ self.project_place)[:, None]
         everything = torch.cat([tokens, interests, place], dim=1)
@@ -175,6 +175,20 @@ class ContextProcessor(nn.Module):
             for at, norm in enumerate(self.norms)
         ]
         return Memory(sets[:: self.config.kv_split], sets[self.config.kv_split - 1 :: self.config.kv_split], bias)
+
+    def _projected(self, code_tables: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The tables of codes (LEVELS, V, .), actions, watch shares and ages, each times its rows of `project`.
+
+        The projection of a token's joined features is the sum of the projected features; so the matrix product runs
+        over a few hundred table rows instead of every token. It is the same function, at half the cost of a step.
+        """
+        items, width = LEVELS * self.config.d_model, self.config.d_feature
+        of_codes = self.project[:items].reshape(LEVELS, self.config.d_model, -1)
+        actions, watch, age = (
+            table @ self.project[items + at * width : items + (at + 1) * width]
+            for at, table in enumerate((self.action_table, self.watch_table, self.age_table))
+        )
+        return torch.bmm(code_tables.reshape(LEVELS, -1, self.config.d_model), of_codes), actions, watch, age
 
 
 class CrossAttention(nn.Module):

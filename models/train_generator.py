@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ from models.generator import ContextTensors, Generator, GeneratorConfig, context
 from models.losses import generation_loss
 from models.metrics import Ranks, ranks_in_beams
 from models.trie import Trie
+
+_REPORTS: Final = 20
 
 logger = logging.getLogger(__name__)
 
@@ -45,21 +47,21 @@ class TrainArguments:
 
     config: GeneratorConfig = field(default_factory=GeneratorConfig)
     """Shape of the model."""
-    epochs: float = 5.0
+    epochs: float = 6.0
     """Passes over the examples, unless `train_s` ends first."""
-    train_s: float = math.inf
+    train_s: float = 3600.0
     """Wall-clock limit. The learning rate reaches zero at whichever end comes first."""
-    batch_size: int = 256
+    batch_size: int = 128
     """Requests in one step."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 6e-3
     """Peak, after warm-up."""
     warmup: float = 0.05
     """Share of the run in which the learning rate rises to its peak."""
-    weight_decay: float = 0.05
-    """Of matrices; norms and tables are left alone."""
+    weight_decay: float = 0.5
+    """Of matrices and code vectors; norms and the small tables of the context are left alone."""
     label_smoothing: float = 0.0
     """Share of a target's mass spread over the codebook."""
-    token_dropout: float = 0.1
+    token_dropout: float = 0.3
     """Share of context tokens hidden at each step."""
     gradient_norm: float = 1.0
     """Gradients are clipped to this norm."""
@@ -81,13 +83,14 @@ class Progress(NamedTuple):
     steps: int  # if no time limit ends it
     loss: float  # mean nats a code since the last report
     elapsed_s: float
+    done: float  # share of the run that is over, by steps or by time, whichever is further
 
 
 class Trained(NamedTuple):
     """What training gives."""
 
     generator: Generator
-    curve: list[Progress]
+    curve: list[Progress]  # at least one
     seconds: float
 
 
@@ -103,7 +106,7 @@ def train_generator(
 
     Args:
         codes: (I, LEVELS) code paths of the catalogue.
-        progress: told about twenty times, at even steps.
+        progress: told whenever another twentieth of the run is over.
 
     Raises:
         InputError: there is no example.
@@ -116,16 +119,11 @@ def train_generator(
     rng = np.random.default_rng(args.seed)
     generator = Generator(args.config)
     optimizer = _optimizer(generator, args)
-    steps = max(1, math.ceil(args.epochs * count / args.batch_size))
-    report_every = max(1, steps // 20)
+    steps = math.ceil(args.epochs * count / args.batch_size)
     context = context_tensors(examples.context)
 
-    started, curve, losses = monotonic_s(), list[Progress](), list[float]()
-    for step, rows in enumerate(_orders(count, args.batch_size, rng)):
-        elapsed = monotonic_s() - started
-        done = max(step / steps, elapsed / args.train_s)
-        if done >= 1.0:
-            break
+    started, curve, losses, done = monotonic_s(), list[Progress](), list[float](), 0.0
+    for step, rows in enumerate(_orders(count, args.batch_size, rng), start=1):
         for group in optimizer.param_groups:
             group["lr"] = args.learning_rate * _schedule(done, args.warmup)
         batch = _hide_tokens(context.take(rows), args.token_dropout)
@@ -136,14 +134,17 @@ def train_generator(
         torch.nn.utils.clip_grad_norm_(generator.parameters(), args.gradient_norm)
         optimizer.step()
         losses.append(float(loss.detach()))
-        if (step + 1) % report_every == 0:
-            curve.append(Progress(step + 1, steps, float(np.mean(losses)), monotonic_s() - started))
+        elapsed_s = monotonic_s() - started
+        before, done = done, min(max(step / steps, elapsed_s / args.train_s), 1.0)
+        if int(done * _REPORTS) > int(before * _REPORTS):
+            curve.append(Progress(step, steps, float(np.mean(losses)), elapsed_s, done))
             losses.clear()
             if progress is not None:
                 progress(curve[-1])
-    seconds = monotonic_s() - started
-    logger.info("generator.trained examples=%d seconds=%.1f loss=%s", count, seconds, curve[-1].loss if curve else None)
-    return Trained(generator.eval(), curve, seconds)
+        if done == 1.0:
+            break
+    logger.info("generator.trained examples=%d seconds=%.1f loss=%.3f", count, elapsed_s, curve[-1].loss)
+    return Trained(generator.eval(), curve, elapsed_s)
 
 
 def target_ranks(
@@ -171,7 +172,7 @@ def _optimizer(generator: Generator, args: TrainArguments) -> torch.optim.AdamW:
     decayed = [weight for name, weight in named if weight.ndim > 1 and not name.endswith("table")]
     others = [weight for name, weight in named if weight.ndim <= 1 or name.endswith("table")]
     groups = [{"params": decayed, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
 def _schedule(done: float, warmup: float) -> float:
