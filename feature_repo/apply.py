@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import psycopg
 import yaml  # type: ignore[import-untyped]
 from feast import FeatureStore
+from feast.infra.registry.sql import SqlRegistry
 from feast.repo_config import RepoConfig
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -42,21 +43,29 @@ def apply_features(settings: Settings) -> Applied:
         guard.execute("select pg_advisory_lock(%s)", (_LOCK,))
         with guard.transaction():
             schema.create(guard)
-        with _registry_errors():
-            feature_store(settings).apply([*entities, *views, *services])
+        with feature_store(settings) as store:
+            store.apply([*entities, *views, *services])
     return Applied(schema.TABLES, tuple(view.name for view in views), tuple(service.name for service in services))
 
 
-def feature_store(settings: Settings) -> FeatureStore:
+@contextmanager
+def feature_store(settings: Settings) -> Iterator[FeatureStore]:
     """Feast over the settings' PostgreSQL: feature_store.yaml with the DSN of `settings` in its place.
 
-    Connects at the first use; reads raise StoreUnavailable then.
+    Raises:
+        StoreUnavailable: PostgreSQL did not answer in time.
     """
     dsn = settings.postgres.dsn.get_secret_value()
     config: dict[str, Any] = yaml.safe_load(CONFIG_FILE.read_text("utf-8"))
     config["registry"]["path"] = dsn.replace("postgresql://", "postgresql+psycopg://", 1)
     config["online_store"]["dsn"] = dsn
-    return FeatureStore(config=RepoConfig(**config, repo_path=CONFIG_FILE.parent))
+    store = FeatureStore(config=RepoConfig(**config, repo_path=CONFIG_FILE.parent))
+    with _registry_errors():
+        registry = cast(SqlRegistry, store.registry)  # connects
+        try:
+            yield store
+        finally:
+            registry.write_engine.dispose()  # Feast leaves it open; without a read_path it is the only one
 
 
 @contextmanager

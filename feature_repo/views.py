@@ -1,15 +1,16 @@
 """The feature views: what is kept about users and cells, for Feast and for people.
 
-The schema of each view is derived from its layout. No view has a batch source: rows come from the
-log alone (streams/), and features as of an earlier moment come from folding the log up to it
-(models/dataset.py, rl/dataset.py), never from a second computation.
+The schema of each view is derived from its layout. Rows come from the log alone (streams/), and
+features as of an earlier moment come from folding the log up to it (models/dataset.py, rl/dataset.py),
+never from a second computation. The batch source of a view is where an operator may keep snapshots
+of it; it also names the time column for `write_to_online_store`.
 """
 
 from datetime import timedelta
 from typing import Any, Final
 
 import numpy as np
-from feast import Entity, FeatureView, Field, ValueType
+from feast import Entity, FeatureView, Field, FileSource, ValueType
 from feast.types import Array, FeastType, Float32, Int64
 
 from feature_repo.layouts import LAYOUT_VERSION
@@ -17,6 +18,7 @@ from feature_repo.schema import CELL_POPULARITY, USER_HISTORY, USER_INTERESTS, U
 from feature_repo.values import VIEWS
 
 OWNER: Final = "nearfeed"
+SNAPSHOTS: Final = "../var/snapshots"  # from the folder of feature_store.yaml
 NEVER: Final = timedelta(0)  # a row has no end: its age is part of every answer, and the reader judges it
 
 user: Final = Entity(
@@ -46,6 +48,13 @@ def _view(name: str, entity: Entity, fold: str, description: str) -> FeatureView
         name=name,
         entities=[entity],
         ttl=NEVER,
+        source=FileSource(
+            name=f"{name}_snapshots",
+            path=f"{SNAPSHOTS}/{name}.parquet",
+            timestamp_field="event_timestamp",
+            description=f"Snapshots of {name}, written by hand; nothing of the platform reads them",
+            owner=OWNER,
+        ),
         schema=[Field(name=shown, dtype=_field_type(layout.row[field])) for shown, field in layout.fields.items()],
         online=True,
         description=description,
