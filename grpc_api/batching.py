@@ -3,6 +3,9 @@
 Two numbers with units decide it: `max_batch_size`, and `max_wait_ms`, how long the first request of a
 batch waits for company. While a batch runs, the next one fills, so under load nobody waits for the
 timer. The run happens in one worker thread; the event loop stays free.
+
+A job that could not be done in time, judged by how long recent runs took and how many are before it, is
+turned away when it comes: its caller then falls back early and alone, not late and with all the others.
 """
 
 import asyncio
@@ -21,6 +24,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 STAGE: Final = "batch"
+RECENT: Final = 0.2  # weight of the newest run in the mean that the forecast goes by
 
 
 @dataclass(eq=False)  # one waiting job is never another, whatever they hold
@@ -53,6 +57,7 @@ class Batcher(Generic[Job, Result]):
         self._running = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="generator")
         self._loop_task: asyncio.Task[None] | None = None
+        self._mean_run_s = 0.0
 
     def start(self) -> None:
         """Take jobs from now on; call it on the event loop that submits them."""
@@ -75,11 +80,14 @@ class Batcher(Generic[Job, Result]):
             deadline_s: on the monotonic clock; afterwards the result is of no use to anybody.
 
         Raises:
-            TimeoutError: the deadline passed first.
+            TimeoutError: the deadline passed first, or would.
             Exception: whatever the run raised; every job of that batch gets it.
         """
         STAGE_IN.labels(STAGE).inc()
         now = time.monotonic()
+        if now + self._forecast_s() > deadline_s:
+            STAGE_REMOVED.labels(STAGE, "hopeless").inc()
+            raise TimeoutError
         waiting = _Waiting(job, now, deadline_s, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         self._arrival.set()
@@ -97,6 +105,13 @@ class Batcher(Generic[Job, Result]):
         """No batch runs inside: what a run reads may be changed here without tearing it."""
         async with self._running:
             yield
+
+    def _forecast_s(self) -> float:
+        """How long one more job would take; 0 when it could run at once, so that a slow past is never final."""
+        if not self._queue and not self._running.locked():
+            return 0.0
+        runs_before = self._running.locked() + len(self._queue) // self._max_batch_size
+        return (runs_before + 1) * self._mean_run_s
 
     async def _serve(self) -> None:
         while True:
@@ -144,8 +159,10 @@ class Batcher(Generic[Job, Result]):
                 if not waiting.answer.done():
                     waiting.answer.set_exception(error)
             return
+        took_s = time.monotonic() - started
+        self._mean_run_s += RECENT * (took_s - self._mean_run_s)
         STAGE_OUT.labels(STAGE).inc(len(batch))
-        STAGE_SECONDS.labels(STAGE).observe(time.monotonic() - started)
+        STAGE_SECONDS.labels(STAGE).observe(took_s)
         for waiting, result in zip(batch, results, strict=True):
             if not waiting.answer.done():
                 waiting.answer.set_result(result)

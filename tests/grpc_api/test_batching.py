@@ -147,3 +147,24 @@ async def test_stop_lets_the_running_batch_answer_and_cancels_the_rest() -> None
     assert await first == 2
     with pytest.raises(asyncio.CancelledError):
         await second
+
+
+async def test_a_job_that_could_not_be_done_in_time_is_turned_away_at_once() -> None:
+    def run(jobs: Sequence[int]) -> list[int]:
+        time.sleep(0.05)
+        return list(jobs)
+
+    batcher = await running(run, size=1, wait_ms=0)
+    for n in range(20):  # the mean comes close to what a run takes
+        await batcher.submit(n, soon())
+    busy = [asyncio.create_task(batcher.submit(n, soon())) for n in range(4)]
+    await asyncio.sleep(0.01)
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await batcher.submit(9, started + 0.1)  # four runs are before it
+    assert time.monotonic() - started < 0.02
+    assert await asyncio.gather(*busy) == [0, 1, 2, 3]
+    # Nobody is before it: it may try, whatever the past was like.
+    with pytest.raises(TimeoutError):
+        await batcher.submit(9, time.monotonic() + 0.02)
+    await batcher.stop()
