@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from core.ids import event_hash
 from feature_repo.folds.act import is_positive
 from feature_repo.folds.context import FoldContext, Record
 from feature_repo.folds.history import EXPOSURE_S
@@ -30,6 +31,7 @@ from rl.rewards import GlobalTable, advantages, rewards, threshold
 
 UNKNOWN_ITEM: Final = "unknown_item"  # the catalogue does not hold it
 OTHER_TOKENIZER: Final = "other_tokenizer"  # its codes mean something else now
+HELD_OUT: Final = 5  # every fifth user, by hash
 NOT_IN_LOG: Final = "not_in_log"  # the log given does not reach the record that the features came from
 
 
@@ -69,7 +71,8 @@ class Rollouts(NamedTuple):
     """One range of the log, as learning sees it."""
 
     batch: RolloutBatch
-    positives: Examples  # what people chose by themselves in the same log
+    held_out: RolloutBatch  # requests of held-out users: for the gate, never for the update
+    positives: Examples  # what the other users chose by themselves in the same log
     tau: float  # rewards above it have advantage +1
     outcomes: int  # distinct ones given
     repeats: int  # outcomes skipped because their id was seen
@@ -127,7 +130,15 @@ def rollouts(
     ]
     requests.sort(key=lambda one: (one.outcomes[0].served_at.ToMilliseconds(), one.outcomes[0].request_id))
     batch, tau = _batch(requests, replayed.locations, catalog, table)
-    return Rollouts(batch, _examples(replayed.positives, catalog), tau, len(distinct), repeats, dict(dropped))
+    apart = np.array([is_held_out(user_id) for user_id in batch.user_ids], np.bool_)
+    examples = _examples(replayed.positives, catalog)
+    learned, held_out = batch.take(np.flatnonzero(~apart)), batch.take(np.flatnonzero(apart))
+    return Rollouts(learned, held_out, examples, tau, len(distinct), repeats, dict(dropped))
+
+
+def is_held_out(user_id: str) -> bool:
+    """Whether a user is kept from every update, so that the gate can ask for them."""
+    return event_hash(f"held out\x00{user_id}") % HELD_OUT == 0
 
 
 def _distinct(outcomes: Iterable[Outcome]) -> tuple[list[Outcome], int]:
@@ -184,7 +195,8 @@ def _replay(
                 continue
             before, where = users[user_id], Record(record.partition, record.offset, log_time_ms[record.partition])
             users[user_id], result = fold_record(before, activities, where, context)
-            positives[user_id].add(before, result)
+            if not is_held_out(user_id):
+                positives[user_id].add(before, result)
             for activity in activities:
                 shown = activity.impression
                 if activity.HasField("impression") and shown.HasField("location") and shown.request_id in requests:
@@ -224,7 +236,9 @@ def _batch(
     log_probs = np.full((count, width, LEVELS), np.nan, np.float32)
     for row, request in enumerate(requests):
         for slot, outcome in enumerate(request.outcomes):
-            items[row, slot] = catalog.index_of(outcome.item_id)
+            index = catalog.index_of(outcome.item_id)
+            assert index is not None  # _usable has left the others out
+            items[row, slot] = index
             if len(outcome.masked_log_probs) == LEVELS:
                 log_probs[row, slot] = outcome.masked_log_probs
     valued = rewards([outcome for request in requests for outcome in request.outcomes], table)

@@ -1,0 +1,232 @@
+"""One policy update: from the weights that serve, a few steps on what people chose and what was shown.
+
+    loss = NLL(what people chose by themselves) + policy_weight * GBPO(what was shown, and what it was worth)
+
+The supervised loss stays on: reward alone lets legal tokens sink (OneRec, arXiv:2506.13695, on the
+squeezing effect). Log-probabilities are those of the serving policy, renormalised over the tokens
+that lead to a live item, as the logged ones are. No term pulls towards the old weights, since the
+supervised loss does; how far the policy moved is measured and reported.
+
+Source: OneRec-V2 (arXiv:2508.20900). Kept: GBPO, advantages +1 and -1, joint supervised loss. The
+paper names neither learning rate nor weight nor period: the defaults below were chosen here.
+"""
+
+import copy
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.errors import ArtefactError, InputError
+from models.batches import Ints
+from models.beam import legal_tokens
+from models.catalog import Catalog
+from models.generator import ContextTensors, Generator, GeneratorConfig, context_tensors
+from models.losses import generation_loss, token_log_probs
+from models.registry import WEIGHTS_FILE
+from models.train_generator import Examples
+from protos.registry.v1.manifest_pb2 import ModelManifest
+from rl.dataset import RolloutBatch
+from rl.objectives import gbpo
+
+
+@dataclass(frozen=True)
+class UpdateArguments:
+    """Everything that decides what an update gives, besides its data; stored in the manifest."""
+
+    steps: int = 60
+    """Optimiser steps."""
+    update_s: float = 40.0
+    """Wall-clock limit; the steps that were made are the update."""
+    requests: int = 64
+    """Served requests in a step, each with all its slots."""
+    examples: int = 128
+    """Supervised examples in a step."""
+    learning_rate: float = 3e-4
+    """A seventh of the first training's peak: an update corrects, it does not retrain."""
+    policy_weight: float = 0.5
+    """GBPO beside the supervised loss."""
+    gradient_norm: float = 1.0
+    """Gradients are clipped to this norm."""
+    max_positives: int = 8_192
+    """Supervised examples kept, the newest."""
+    seed: int = 0
+    """Of the order of samples."""
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.requests, self.examples, self.max_positives) < 1 or self.update_s <= 0:
+            raise InputError(f"found {self}, expected positive numbers")
+
+
+class UpdateReport(NamedTuple):
+    """What an update did. Every number goes into the manifest's metrics under its name."""
+
+    steps: int
+    seconds: float
+    requests: int
+    positives: int  # shown items with advantage +1
+    negatives: int  # with -1
+    examples: int  # supervised
+    supervised_loss_before: float  # nats a code
+    supervised_loss_after: float
+    policy_loss_before: float  # GBPO
+    policy_loss_after: float
+    gradient_norm: float  # mean over the steps, before clipping
+    gradient_norm_max: float
+    kl: float  # KL(serving || updated), nats a token, over the shown items' legal tokens
+    ratio_max: float  # largest pi / pi_old of a shown token with known pi_old, after the update
+
+
+class Updated(NamedTuple):
+    """What an update gives."""
+
+    generator: Generator
+    report: UpdateReport
+
+
+class _Shown(NamedTuple):
+    """R requests as tensors."""
+
+    context: ContextTensors
+    codes: Tensor  # (R, k, L)
+    legal: Tensor  # (R, k, L, V)
+    logged: Tensor  # (R, k, L) NaN = unknown
+    advantage: Tensor  # (R, k) 0 for padding and for items that the trie does not reach now
+
+    def take(self, rows: Tensor) -> "_Shown":
+        return _Shown(self.context.take(rows), *(field[rows] for field in self[1:]))
+
+
+def load_weights(folder: Path, manifest: ModelManifest) -> Generator:
+    """The generator of a version, as it was trained.
+
+    Raises:
+        ArtefactError: the version holds no weights, or none of the shape that its manifest names.
+    """
+    path = folder / WEIGHTS_FILE
+    try:
+        config = GeneratorConfig(**json.loads(manifest.training_arguments_json)["generator"]["config"])
+        generator = Generator(config)
+        generator.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtefactError(f"{path}: found no weights to go on from ({error}); train and publish a version") from None
+    return generator.eval()
+
+
+def update(
+    serving: Generator,
+    shown: RolloutBatch,
+    examples: Examples,
+    catalog: Catalog,
+    args: UpdateArguments,
+    *,
+    monotonic_s: Callable[[], float] = time.monotonic,
+) -> Updated:
+    """The weights after one update; `serving` is left as it is.
+
+    Raises:
+        InputError: there is nothing to learn from: no shown item with an advantage, or no example.
+    """
+    rollout, (targets, weights) = _shown(shown, catalog), _targets(examples.items, catalog.codes)
+    useful = torch.nonzero((rollout.advantage != 0).any(dim=1)).flatten()
+    if not len(useful) or not len(targets):
+        raise InputError(
+            f"found {len(useful)} requests with an advantage and {len(targets)} supervised examples, "
+            "expected some of both; wait for more outcomes"
+        )
+    context = context_tensors(examples.context)
+    generator = copy.deepcopy(serving).train()
+    optimizer = torch.optim.AdamW(generator.parameters(), lr=args.learning_rate, weight_decay=0.0)
+    chance = torch.Generator().manual_seed(args.seed)
+
+    def losses(rows: Tensor, requests: Tensor) -> tuple[Tensor, Tensor]:
+        supervised = generation_loss(generator(context.take(rows), targets[rows]), targets[rows], weights=weights[rows])
+        return supervised, _policy_loss(generator, rollout.take(requests))
+
+    probe = _some(len(targets), 512, chance), useful[_some(len(useful), 256, chance)]
+    with torch.no_grad():
+        before = losses(*probe)
+    norms: list[float] = []
+    started_s = monotonic_s()
+    for _ in range(args.steps):
+        rows = _some(len(targets), args.examples, chance)
+        requests = useful[_some(len(useful), args.requests, chance)]
+        supervised, policy = losses(rows, requests)
+        optimizer.zero_grad(set_to_none=True)
+        (supervised + args.policy_weight * policy).backward()  # type: ignore[no-untyped-call]
+        norms.append(float(torch.nn.utils.clip_grad_norm_(generator.parameters(), args.gradient_norm)))
+        optimizer.step()
+        if monotonic_s() - started_s > args.update_s:
+            break
+    seconds = monotonic_s() - started_s
+    generator.eval()
+    with torch.no_grad():
+        after = losses(*probe)
+        kl, ratio_max = _movement(serving, generator, rollout.take(probe[1]))
+    report = UpdateReport(
+        steps=len(norms),
+        seconds=seconds,
+        requests=len(useful),
+        positives=int((rollout.advantage > 0).sum()),
+        negatives=int((rollout.advantage < 0).sum()),
+        examples=len(targets),
+        supervised_loss_before=float(before[0]),
+        supervised_loss_after=float(after[0]),
+        policy_loss_before=float(before[1]),
+        policy_loss_after=float(after[1]),
+        gradient_norm=float(np.mean(norms)),
+        gradient_norm_max=max(norms),
+        kl=kl,
+        ratio_max=ratio_max,
+    )
+    return Updated(generator, report)
+
+
+def _shown(batch: RolloutBatch, catalog: Catalog) -> _Shown:
+    codes = catalog.codes[np.where(batch.items >= 0, batch.items, 0)]
+    legal = legal_tokens(catalog.trie, codes, catalog.tokenizer.codebook.size)
+    reached = np.take_along_axis(legal, codes[..., None].astype(np.int64), axis=-1)[..., 0].all(axis=-1)
+    return _Shown(
+        context=context_tensors(batch.context),
+        codes=torch.from_numpy(codes),
+        legal=torch.from_numpy(legal),
+        logged=torch.from_numpy(batch.log_probs),
+        advantage=torch.from_numpy(np.where(reached, batch.advantage, np.float32(0.0))),
+    )
+
+
+def _targets(items: Ints, codes: Ints) -> tuple[Tensor, Tensor]:
+    """(n, k, L) codes and (n, k) weights; padding has weight 0."""
+    real = items >= 0
+    return torch.from_numpy(codes[np.where(real, items, 0)]), torch.from_numpy(real.astype(np.float32))
+
+
+def _policy_loss(generator: Generator, shown: _Shown) -> Tensor:
+    found = token_log_probs(generator(shown.context, shown.codes), shown.codes, shown.legal).masked
+    told = shown.advantage != 0
+    return gbpo(found[told], shown.logged[told], shown.advantage[told])
+
+
+def _movement(serving: Generator, updated: Generator, shown: _Shown) -> tuple[float, float]:
+    """Mean KL of a token's legal choices, and the largest ratio to a logged probability, over items with advantage."""
+    told = shown.advantage != 0
+    legal, codes = shown.legal[told], shown.codes[told].long()[..., None]
+    old, new = (
+        torch.log_softmax(model(shown.context, shown.codes)[told].masked_fill(~legal, -1e9), dim=-1)
+        for model in (serving, updated)
+    )
+    kl = (old.exp() * (old - new)).masked_fill(~legal, 0.0).sum(dim=-1).mean()
+    ratio = (new.gather(-1, codes).squeeze(-1) - shown.logged[told]).exp()
+    known = ratio[~torch.isnan(ratio)]
+    return float(kl), float(known.max()) if len(known) else float("nan")
+
+
+def _some(count: int, wanted: int, chance: torch.Generator) -> Tensor:
+    """Row numbers drawn without replacement, all of them when there are no more than wanted."""
+    return torch.randperm(count, generator=chance)[:wanted]
