@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 from core.clock import Clock
 from core.errors import BrokerUnavailable, FrameError, InputError
 from core.frames import decode_frame
-from core.producer import ActivityProducer
+from core.producer import ActivityProducer, ActivitySink
 from core.settings import Settings
 from core.topics import REJECTED
 from protos.events.v1.activity_pb2 import Activity
@@ -81,9 +81,7 @@ def list_rejects(settings: Settings, *, start: int | None = None, limit: int = 1
         raise _unavailable(settings, error) from None
 
 
-def replay_rejects(
-    settings: Settings, offsets: Iterable[int], *, clock: Clock, sink: ActivityProducer | None = None
-) -> list[Replayed]:
+def replay_rejects(settings: Settings, offsets: Iterable[int], *, clock: Clock) -> list[Replayed]:
     """The activities of the rejects at `offsets` stand in activity.v1 again, stamped with the clock's present.
 
     Event ids make a second replay harmless. What is still not readable is refused, not sent.
@@ -93,14 +91,14 @@ def replay_rejects(
         BrokerUnavailable: no broker answered in time.
     """
     chosen = [_one(settings, offset) for offset in sorted(set(offsets))]
-    producer = sink or ActivityProducer(
+    timeout_s = settings.kafka.request_timeout_ms / 1000.0
+    producer = ActivityProducer(
         settings.kafka, linger_ms=_REPLAY_LINGER_MS, timeout_ms=settings.kafka.request_timeout_ms
     )
     try:
-        return [_replay(listed, producer, clock, settings.kafka.request_timeout_ms / 1000.0) for listed in chosen]
+        return [replay(listed, producer, clock, timeout_s) for listed in chosen]
     finally:
-        if sink is None:
-            producer.close(settings.kafka.request_timeout_ms / 1000.0)
+        producer.close(timeout_s)
 
 
 def readable(rejected: Rejected) -> Sequence[Activity]:
@@ -117,7 +115,8 @@ def readable(rejected: Rejected) -> Sequence[Activity]:
         raise FrameError(f"found {len(rejected.payload)} bytes that are not an Activity ({error})") from None
 
 
-def _replay(listed: Listed, producer: ActivityProducer, clock: Clock, timeout_s: float) -> Replayed:
+def replay(listed: Listed, sink: ActivitySink, clock: Clock, timeout_s: float) -> Replayed:
+    """One reject's activities are acknowledged by `sink`, or the reason why none was sent."""
     try:
         activities = readable(listed.rejected)
     except FrameError as error:
@@ -125,7 +124,7 @@ def _replay(listed: Listed, producer: ActivityProducer, clock: Clock, timeout_s:
     users = [_user_of(activity) for activity in activities]
     if not all(users):
         return Replayed(listed.offset, 0, "found an activity without user_id, expected one; nothing can partition it")
-    waiting = [producer.send(activity, user, clock.now_ms()) for activity, user in zip(activities, users, strict=True)]
+    waiting = [sink.send(activity, user, clock.now_ms()) for activity, user in zip(activities, users, strict=True)]
     for future in waiting:
         future.result(timeout_s)
     return Replayed(listed.offset, len(waiting), "")
@@ -152,8 +151,16 @@ def _read(consumer: KafkaConsumer, end: int, timeout_ms: int) -> list[Listed]:
             break
         for record in polled[at]:
             if record.offset < end:
-                listed.append(Listed(record.offset, Rejected.FromString(record.value)))
+                listed.append(Listed(record.offset, _decoded(record.value)))
     return listed
+
+
+def _decoded(value: bytes | None) -> Rejected:
+    """The message of a record; of one that is none, a reject that says so: a listing must not stop at it."""
+    try:
+        return Rejected.FromString(value or b"")
+    except DecodeError:
+        return Rejected(index=WHOLE_RECORD, reason=f"found {len(value or b'')} bytes that are not a Rejected message")
 
 
 def _consumer(settings: Settings) -> KafkaConsumer:
