@@ -1,280 +1,116 @@
 """Workers that die at any moment leave no trace in states, counters or outcomes: real Kafka, real PostgreSQL."""
 
-import os
 import random
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import psycopg
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 
-from core.frames import encode_frame
-from core.partition import partition_of
-from core.producer import ActivityProducer, make_producer, send_record
-from core.settings import Settings, as_environment
-from core.topics import ACTIVITY, OUTCOMES, REJECTED
-from core.topics_admin import apply_topics, topic_states
-from feature_repo import schema
-from feature_repo.folds.act import NoItems
-from feature_repo.folds.context import FoldContext
-from feature_repo.store import PackedStore
-from protos.events.v1.activity_pb2 import Activity
-from protos.events.v1.impression_pb2 import Impression
-from protos.events.v1.interaction_pb2 import Action, Interaction
-from protos.events.v1.outcome_pb2 import Outcome
-from streams.cursor import Cursor, Partition, Record
-from streams.driver import Driver
-from streams.state_store import MemoryStateStore
+from core.settings import Settings
+from infra.local import LocalServers
+from tests.live.stream_load import Load, Worker, assert_no_trace, prepared, wait_until_quiet
 
 pytestmark = pytest.mark.live
 
-ROOT = Path(__file__).resolve().parents[2]
-PARTITIONS = 4
-USERS = [f"user-{number}" for number in range(400)]
-HORIZON_S = 3
 LOAD_S = 16.0
-PATIENCE_S = 40.0
-
-
-class Sent(NamedTuple):
-    """What the load put into the log, as the workers must account for it."""
-
-    interactions: int  # kept at the door, retries included
-    retries: int
-    rejected: int
-    impressions: int
-    slots: int
-
-
-class Worker:
-    """`nearfeed stream` as a process of its own."""
-
-    def __init__(self, settings: Settings, log: Path) -> None:
-        environment = {**os.environ, **as_environment(settings), "OMP_NUM_THREADS": "1"}
-        self.log = log
-        with log.open("wb") as out:
-            command = [sys.executable, "-m", "streams.worker"]
-            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out)
-
-    def wait_ready(self) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while "worker.ready" not in self.log.read_text():
-            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.1)
-
-    def end(self, sent: signal.Signals) -> int:
-        self.process.send_signal(sent)
-        return self.process.wait(PATIENCE_S)
+ENDURANCE_S = 150.0
+STOPPED_S = 9.0  # beyond the session timeout: its partitions are somebody else's by then
 
 
 @pytest.fixture(scope="module")
 def settings(platform_settings: Settings) -> Settings:
-    chosen = platform_settings.model_copy(
-        update={
-            "kafka": platform_settings.kafka.model_copy(update={"activity_partitions": PARTITIONS}),
-            "streams": platform_settings.streams.model_copy(update={"horizon_s": HORIZON_S, "heartbeat_s": 0.5}),
-        }
-    )
-    apply_topics(chosen.kafka)
-    with psycopg.connect(chosen.postgres.dsn.get_secret_value()) as connection:
-        schema.create(connection)
-    return chosen
+    return prepared(platform_settings)
 
 
-class Load(threading.Thread):
-    """A steady mixture for LOAD_S: acts, impressions and acts on them, clients' retries, poison."""
+class Crew:
+    """Two workers, replaced as they end."""
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(name="load")
+    def __init__(self, settings: Settings, logs: Path) -> None:
         self._settings = settings
-        self.sent = Sent(0, 0, 0, 0, 0)
+        self._logs = logs
+        self._started = 0
+        self.fenced = 0
+        self.workers = [self._start(), self._start()]
+        for worker in self.workers:
+            worker.wait_ready()
 
-    def run(self) -> None:
-        rng = random.Random(20)
-        producer = ActivityProducer(self._settings.kafka, linger_ms=20, timeout_ms=10_000)
-        raw = make_producer(self._settings.kafka, timeout_ms=10_000)
-        until = time.monotonic() + LOAD_S
-        interactions = retries = rejected = impressions = slots = 0
-        last: Activity | None = None
-        number = 0
-        try:
-            while time.monotonic() < until:
-                for _ in range(15):
-                    number += 1
-                    user_id = rng.choice(USERS)
-                    now_ms = time.time_ns() // 1_000_000
-                    if number % 10 == 0:
-                        shown = _impression(f"r{number}", user_id, now_ms)
-                        producer.send(shown, user_id, now_ms)
-                        act = _act(f"a{number}", user_id, now_ms, item="1", request_id=f"r{number}")
-                        producer.send(act, user_id, now_ms)
-                        impressions, slots, interactions = impressions + 1, slots + 3, interactions + 1
-                    elif number % 37 == 0 and last is not None:
-                        producer.send(last, last.interaction.user_id, now_ms)
-                        interactions, retries = interactions + 1, retries + 1
-                    elif number % 211 == 0:
-                        ahead = _act(f"e{number}", user_id, now_ms + 3_600_000, item="1")
-                        producer.send(ahead, user_id, now_ms)
-                        interactions, rejected = interactions + 1, rejected + 1
-                    else:
-                        last = _act(f"e{number}", user_id, now_ms - rng.randrange(1_000), item=str(rng.randrange(50)))
-                        producer.send(last, user_id, now_ms)
-                        interactions += 1
-                if number % 3 == 0:
-                    stray = rng.choice(USERS)
-                    wrong = (partition_of(stray, PARTITIONS) + 1) % PARTITIONS
-                    frame = encode_frame([_act(f"s{number}", stray, now_ms, item="1")])
-                    send_record(raw, ACTIVITY, frame, partition=wrong, timestamp_ms=now_ms)
-                    send_record(raw, ACTIVITY, b"\xffpoison", partition=wrong, timestamp_ms=now_ms)
-                    interactions, rejected = interactions + 1, rejected + 2
-                time.sleep(0.012)
-        finally:
-            producer.close(10.0)
-            raw.flush(10.0)
-            raw.close()
-        self.sent = Sent(interactions, retries, rejected, impressions, slots)
+    def end(self, place: int, sent: signal.Signals) -> int:
+        """The worker's exit code; a new one has its place."""
+        code = self.workers[place].end(sent)
+        self.workers[place] = self._start()
+        return code
 
+    def replace_the_fallen(self) -> None:
+        """A worker may end itself with one line when it was fenced, or when a server was away for long."""
+        for place, worker in enumerate(self.workers):
+            if worker.process.poll() is not None:
+                text = worker.log.read_text()
+                assert "worker.failed" in text and "unexpected" not in text, text
+                self.fenced += "another owner" in text
+                self.workers[place] = self._start()
 
-def _act(event_id: str, user_id: str, at_ms: int, *, item: str, request_id: str = "") -> Activity:
-    event = Interaction(event_id=event_id, user_id=user_id, item_id=item, request_id=request_id)
-    event.action, event.play_ms, event.duration_ms = Action.ACTION_PLAY, 5_000, 20_000
-    event.occurred_at.FromMilliseconds(at_ms)
-    event.location.latitude, event.location.longitude = 30.2, 120.1 + int(item) / 100
-    return Activity(interaction=event)
+    def stop(self) -> None:
+        """Both end in order."""
+        for worker in self.workers:
+            assert worker.end(signal.SIGTERM) == 0, worker.log.read_text()
 
+    def kill(self) -> None:
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.end(signal.SIGKILL)
 
-def _impression(request_id: str, user_id: str, at_ms: int) -> Activity:
-    shown = Impression(request_id=request_id, user_id=user_id)
-    shown.served_at.FromMilliseconds(at_ms)
-    for position in range(3):
-        shown.slots.add(item_id=str(position), position=position, source="popular", candidate_index=-1)
-    return Activity(impression=shown)
-
-
-def read_topic(settings: Settings, topic: str, partitions: int) -> list[list[Record]]:
-    """Every record of a topic, by partition."""
-    found: list[list[Record]] = [[] for _ in range(partitions)]
-    all_of_it = [TopicPartition(topic, number) for number in range(partitions)]
-    consumer = KafkaConsumer(bootstrap_servers=settings.kafka.bootstrap_servers, enable_auto_commit=False)
-    try:
-        consumer.assign(all_of_it)
-        ends = consumer.end_offsets(all_of_it)
-        consumer.seek_to_beginning(*all_of_it)
-        while any(consumer.position(at) < ends[at] for at in all_of_it):
-            for at, records in consumer.poll(timeout_ms=1_000).items():
-                found[at.partition] += [
-                    Record(record.offset, record.timestamp, record.value)
-                    for record in records
-                    if record.offset < ends[at]
-                ]
-    finally:
-        consumer.close()
-    return found
-
-
-def cursors(settings: Settings) -> list[Cursor]:
-    with psycopg.connect(settings.postgres.dsn.get_secret_value()) as connection:
-        query = f"select {', '.join(Cursor._fields)} from stream_cursor order by partition"
-        return [Cursor(*row) for row in connection.execute(query.encode())]
-
-
-def wait_until_quiet(settings: Settings) -> None:
-    """Everything is read, nothing waits for its horizon, the outbox is empty."""
-    deadline = time.monotonic() + PATIENCE_S
-    waiting = "select (select count(*) from user_attribution) + (select count(*) from stream_outbox)"
-    consumer = KafkaConsumer(bootstrap_servers=settings.kafka.bootstrap_servers, enable_auto_commit=False)
-    try:
-        while True:
-            ends = consumer.end_offsets([TopicPartition(ACTIVITY, number) for number in range(PARTITIONS)])
-            with psycopg.connect(settings.postgres.dsn.get_secret_value()) as connection:
-                row = connection.execute(waiting.encode()).fetchone()
-            read = [cursor.next_offset for cursor in cursors(settings)]
-            if row == (0,) and read == [ends[at] for at in sorted(ends)]:
-                return
-            assert time.monotonic() < deadline, f"read {read} of {ends}, waiting {row}"
-            time.sleep(0.2)
-    finally:
-        consumer.close()
-
-
-def reference_of(settings: Settings, log: list[list[Record]]) -> tuple[MemoryStateStore, list[Cursor]]:
-    """The same log, folded by owners that never fail."""
-    context = FoldContext(NoItems(), 0, HORIZON_S * 1000, settings.streams.location_resolution)
-    topic_id = topic_states(settings.kafka)[ACTIVITY].topic_id
-    store = MemoryStateStore()
-    ends = []
-    for number, records in enumerate(log):
-        partition = Partition(settings.streams.group, ACTIVITY, topic_id, number, PARTITIONS)
-        driver = Driver(partition, store, lambda: context, cache_users=1_000)
-        driver.apply(records)
-        ends.append(driver.cursor)
-    return store, ends
+    def _start(self) -> Worker:
+        self._started += 1
+        return Worker(self._settings, self._logs / f"worker-{self._started}.log")
 
 
 @pytest.fixture
-def workers(settings: Settings, tmp_path: Path) -> Iterator[list[Worker]]:
-    running = [Worker(settings, tmp_path / f"worker-{number}.log") for number in range(2)]
-    yield running
-    for worker in running:
-        if worker.process.poll() is None:
-            worker.end(signal.SIGKILL)
+def crew(settings: Settings, tmp_path: Path) -> Iterator[Crew]:
+    crew = Crew(settings, tmp_path)
+    yield crew
+    crew.kill()
 
 
-def test_workers_that_die_leave_no_trace(settings: Settings, workers: list[Worker], tmp_path: Path) -> None:
-    for worker in workers:
-        worker.wait_ready()
-    load = Load(settings)
+def test_workers_that_die_leave_no_trace(settings: Settings, crew: Crew) -> None:
+    load = Load(settings, LOAD_S)
     load.start()
     time.sleep(LOAD_S * 0.2)
-    workers[0].end(signal.SIGKILL)
-    workers.append(Worker(settings, tmp_path / "worker-2.log"))
+    crew.end(0, signal.SIGKILL)
     time.sleep(LOAD_S * 0.4)
-    assert workers[1].end(signal.SIGTERM) == 0, workers[1].log.read_text()
-    workers.append(Worker(settings, tmp_path / "worker-3.log"))
+    assert crew.end(1, signal.SIGTERM) == 0
     load.join()
     wait_until_quiet(settings)
-    for worker in workers[2:]:
-        assert worker.process.poll() is None, worker.log.read_text()
-        assert worker.end(signal.SIGTERM) == 0, worker.log.read_text()
-
-    log = read_topic(settings, ACTIVITY, PARTITIONS)
-    reference, expected = reference_of(settings, log)
-    found = cursors(settings)
-    assert [cursor._replace(epoch=0) for cursor in found] == [cursor._replace(epoch=0) for cursor in expected]
-
-    sent = load.sent
-    assert sum(cursor.applied for cursor in found) == sent.interactions - sent.retries - (sent.rejected - _poison(log))
-    assert sum(cursor.duplicates for cursor in found) == sent.retries
-    assert sum(cursor.rejected for cursor in found) == sent.rejected
-    assert sum(cursor.impressions for cursor in found) == sent.impressions
-    assert sum(cursor.outcomes for cursor in found) == sent.slots
-
-    with PackedStore(settings.postgres) as store:
-        rows = store.read_users(USERS)
-    assert rows.history["applied"].sum() == sum(cursor.applied for cursor in found)
-    for kept, folded in zip(rows, reference.features.read_users(USERS), strict=True):
-        assert kept.tobytes() == folded.tobytes()
-
-    outcomes = [
-        Outcome.FromString(record.value or b"")
-        for part in read_topic(settings, OUTCOMES, PARTITIONS)
-        for record in part
-    ]
-    by_id = {outcome.outcome_id: outcome for outcome in outcomes}
-    produced = [record for _, record in reference.outbox.values() if record.topic == OUTCOMES]
-    assert by_id == {outcome.outcome_id: outcome for outcome in (Outcome.FromString(one.value) for one in produced)}
-    assert len(by_id) == sent.slots
-    assert sum(bool(outcome.actions) for outcome in by_id.values()) == sent.impressions
-    rejects = {(record.value) for record in read_topic(settings, REJECTED, 1)[0]}
-    assert len(rejects) == sent.rejected
+    crew.stop()
+    assert_no_trace(settings, load.sent)
 
 
-def _poison(log: list[list[Record]]) -> int:
-    return sum(record.value == b"\xffpoison" for part in log for record in part)
+@pytest.mark.faults
+def test_minutes_of_faults_leave_no_trace(servers: LocalServers, settings: Settings, crew: Crew) -> None:
+    """Kills, orderly ends, processes that sleep through their session, PostgreSQL killed and started again."""
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    load = Load(settings, ENDURANCE_S)
+    load.start()
+    while load.is_alive():
+        place = rng.randrange(2)
+        fault = rng.choice(("kill", "term", "stop", "postgres"))
+        if fault == "kill":
+            crew.end(place, signal.SIGKILL)
+        elif fault == "term":
+            assert crew.end(place, signal.SIGTERM) in (0, 1)
+        elif fault == "stop":
+            crew.workers[place].process.send_signal(signal.SIGSTOP)
+            time.sleep(STOPPED_S)
+            crew.workers[place].process.send_signal(signal.SIGCONT)
+        else:
+            servers.kill_postgres()
+            servers.restart_postgres()
+        load.join(rng.uniform(1.0, 8.0))
+        crew.replace_the_fallen()
+    wait_until_quiet(settings)
+    crew.stop()
+    print(f"fenced {crew.fenced}")
+    assert_no_trace(settings, load.sent)
