@@ -12,9 +12,9 @@ still write beside its successor; followers then refuse the second use of a path
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import psycopg
 from grpc.aio import ServicerContext
@@ -25,19 +25,16 @@ from core.errors import InputError, TooLarge, WriterTaken
 from core.producer import Acknowledged, send_record
 from core.settings import Kafka
 from core.topics import CATALOG
-from core.validation import Fault
 from feature_repo.postgres import named_errors
+from grpc_api.catalog_changes import Judged, judge, records_of
 from grpc_api.catalog_log import CatalogLog, bring_up_to_date
 from grpc_api.lease import Session
 from models.catalog import Catalog, load_catalog
-from models.items import item_fault
 from models.registry import current, folder_of
 from protos.catalog.v1 import catalog_pb2_grpc
 from protos.catalog.v1.catalog_pb2 import (
-    CatalogChange,
     CatalogRecord,
     ChangeResult,
-    Item,
     UpdateCatalogRequest,
     UpdateCatalogResponse,
 )
@@ -51,15 +48,6 @@ _WRITER_LOCK: Final = 0x63617461  # "cata"
 _log = logging.getLogger(__name__)
 
 Context = ServicerContext[UpdateCatalogRequest, UpdateCatalogResponse]
-
-
-class Judged(NamedTuple):
-    """One change: what is wrong with it, or what the item is afterwards."""
-
-    item_id: str
-    fault: Fault | None
-    item: Item | None  # None when removed
-    new: bool  # the catalogue has no codes for it yet
 
 
 class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
@@ -99,10 +87,10 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         async with self._one_call:
             await self._be_the_writer()
             catalog = await self._newest_catalog()
-            judged = _judge(request.changes, catalog)
+            judged = judge(request.changes, catalog)
             if all(change.fault is not None for change in judged):
                 raise InputError(_nothing_kept(judged))
-            records = _records([change for change in judged if change.fault is None], catalog)
+            records = records_of([change for change in judged if change.fault is None], catalog)
             acknowledged = await self._write(records)
             await self._log.reach(acknowledged[-1].offset)
         offsets = iter(acknowledged)
@@ -159,8 +147,8 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         unknown = [record.item for record in self._log.latest() if not record.removed]
         unknown = [item for item in unknown if catalog.index_of(item.item_id) is None]
         if unknown:
-            changes = [Judged(item.item_id, None, item, True) for item in unknown]
-            acknowledged = await self._write(_records(changes, catalog))
+            changes = [Judged(item.item_id, None, item) for item in unknown]
+            acknowledged = await self._write(records_of(changes, catalog))
             await self._log.reach(acknowledged[-1].offset)
             _log.info("catalog.assigned_anew items=%d tokenizer_version=%d", len(unknown), catalog.tokenizer.version)
 
@@ -197,68 +185,6 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
             if time.monotonic() + POLL_S >= until_s:
                 return False
             await asyncio.sleep(POLL_S)
-
-
-def _judge(changes: Sequence[CatalogChange], catalog: Catalog) -> list[Judged]:
-    """Each change against the catalogue as the changes before it leave it."""
-    after: dict[str, Item | None] = {}  # what this call has decided so far; None = removed
-    room = catalog.capacity - len(catalog)
-    judged: list[Judged] = []
-    for change in changes:
-        one = _judge_one(change, catalog, after, room)
-        if one.fault is None:
-            room -= one.new and one.item_id not in after
-            after[one.item_id] = one.item
-        judged.append(one)
-    return judged
-
-
-def _judge_one(change: CatalogChange, catalog: Catalog, after: Mapping[str, Item | None], room: int) -> Judged:
-    kind = change.WhichOneof("kind")
-    if kind is None:
-        return Judged("", Fault("kind", "found nothing, expected upsert, remove or availability"), None, False)
-    item_id = change.upsert.item_id if kind == "upsert" else change.remove
-    item_id = change.availability.item_id if kind == "availability" else item_id
-    index = catalog.index_of(item_id)
-    known = after[item_id] if item_id in after else None if index is None else catalog.items[index]
-    removed = (item_id in after and known is None) or (index is not None and bool(catalog.removed[index]))
-    new = index is None
-
-    def refused(field: str, reason: str) -> Judged:
-        return Judged(item_id, Fault(field, reason), None, new)
-
-    if kind == "upsert":
-        fault = item_fault(change.upsert)
-        if fault is not None:
-            return Judged(item_id, fault, None, new)
-        if removed:
-            return refused("item_id", "found an item that was removed for good; publish it under a new item_id")
-        if new and item_id not in after and room == 0:
-            return refused("item_id", f"all {catalog.capacity} rows are used; publish a version with more room")
-        return Judged(item_id, None, change.upsert, new)
-    if known is None and not removed:
-        return refused("item_id", f"found {item_id!r}, expected an item of the catalogue")
-    if kind == "remove":
-        return Judged(item_id, None, None, new)
-    if removed or known is None:
-        return refused("item_id", "found an item that was removed for good")
-    changed = Item()
-    changed.CopyFrom(known)
-    changed.available = change.availability.available
-    return Judged(item_id, None, changed, new)
-
-
-def _records(changes: Sequence[Judged], catalog: Catalog) -> list[CatalogRecord]:
-    """The record of each change, with the item's codes; a removal has none and names the item only."""
-    items = [change.item or Item(item_id=change.item_id) for change in changes]
-    assigned = [item for change, item in zip(changes, items, strict=True) if change.item is not None]
-    codes = iter(catalog.assign(assigned).tolist())
-    return [
-        CatalogRecord(item=item, tokenizer_version=catalog.tokenizer.version, removed=True)
-        if change.item is None
-        else CatalogRecord(item=item, tokenizer_version=catalog.tokenizer.version, codes=next(codes))
-        for change, item in zip(changes, items, strict=True)
-    ]
 
 
 def _nothing_kept(judged: Sequence[Judged]) -> str:

@@ -6,6 +6,7 @@ NearfeedError with one clear line.
 """
 
 import asyncio
+import gc
 import logging
 import socket
 import uuid
@@ -129,6 +130,8 @@ async def serve_scorer(settings: Settings) -> None:
             f"scorer.ready address={address} model_version={serving.manifest.model_version} "
             f"provider={serving.generator.provider} metrics={metrics_port}"
         )
+        gc.collect()
+        gc.freeze()  # what start-up made lives as long as the process: no later collection stops to walk it
         await _serve(listener, lease.keep, watch.follow)
     _say("scorer.stopped")
 
