@@ -6,8 +6,6 @@ Letters used in this file
 Source: OneRec-V2, arXiv:2508.20900 §2. Kept: examples in time order, loss only on the newest items, targets of a
 request share its context. Chosen here: AdamW with warm-up and cosine; context tokens are dropped at random, so
 that short histories are as familiar as long ones.
-
-Run on recorded days: `nearfeed train generator`.
 """
 
 import logging
