@@ -1,4 +1,4 @@
-"""From an error to what the caller is told: one interceptor for every call of every service.
+"""From an error to what the caller is told, for every call of every service, and back again on the caller's side.
 
 What the client may know and what the operator must know are two decisions. An error of our own tree
 says by itself which gRPC status it is, and its message is written for the caller. Anything else
@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn, cast
 import grpc
 from grpc.aio import ServicerContext
 
-from core.errors import NearfeedError
+from core.errors import InputError, NearfeedError, NotReady
 from core.telemetry import REQUEST_SECONDS
 
 INTERNAL_MESSAGE: Final = "internal error"
@@ -27,6 +27,16 @@ Method = Callable[[Any, "ServicerContext[Any, Any]"], Awaitable[Any]]
 def status_of(error: NearfeedError) -> grpc.StatusCode:
     """The gRPC status that an error of the tree names."""
     return grpc.StatusCode[error.grpc_status]
+
+
+def error_of(refused: grpc.aio.AioRpcError) -> NearfeedError:
+    """The error of the tree for what a caller was told, so that a command can end with one line and a code."""
+    told = f"{refused.code().name}: {refused.details()}"
+    if refused.code() is grpc.StatusCode.INVALID_ARGUMENT:
+        return InputError(told)
+    if refused.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return NotReady(f"{told}; is the server up (`nearfeed serve`), and is its address the one in the settings?")
+    return NearfeedError(told)
 
 
 class StatusInterceptor(grpc.aio.ServerInterceptor):
