@@ -27,7 +27,7 @@ _ODDS: Final = {
     Action.ACTION_LIKE: (-3.5, 0.8),
     Action.ACTION_ORDER: (-4.0, 1.1),
     Action.ACTION_CHECK_IN: (-4.0, 1.1),
-    Action.ACTION_DISLIKE: (-5.5, -0.6),
+    Action.ACTION_DISLIKE: (-5.0, -0.25),
 }
 # attraction at which half of the people watch more than the lower edge of each bin
 _WATCH_AT: Final = np.array([-4.0, -2.5, -1.2, -0.2, 0.7, 1.6, 3.5])

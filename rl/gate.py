@@ -96,7 +96,7 @@ def judge(
     viewers = Viewers(requests.user_ids, requests.viewers, requests.at_ms, requests.locations)
     old_slates, new_slates = (slates(beams, requests, catalog) for beams in (old, new))
     old_reward, new_reward = (
-        np.nanmean(expected_rewards(users, viewers, shown, table), axis=1) for shown in (old_slates, new_slates)
+        _per_request(expected_rewards(users, viewers, shown, table)) for shown in (old_slates, new_slates)
     )
     difference = paired_difference(old_reward, new_reward, requests.user_ids, rng)
     checks.append(
@@ -104,14 +104,14 @@ def judge(
             "reward",
             difference.low >= -REWARD_MARGIN,
             f"found {difference.mean:+.4f} (95 % {difference.low:+.4f} .. {difference.high:+.4f}) against version "
-            f"{serving.manifest.model_version}'s {old_reward.mean():.4f} over {len(old_reward)} held-out requests, "
+            f"{serving.manifest.model_version}'s {_mean(old_reward):.4f} over {len(old_reward)} held-out requests, "
             f"expected the interval above {-REWARD_MARGIN}",
             difference.low,
             -REWARD_MARGIN,
         )
     )
     checks.append(_coverage(old_slates, new_slates))
-    return Judged(_verdict(checks), float(old_reward.mean()), float(new_reward.mean()), difference)
+    return Judged(_verdict(checks), _mean(old_reward), _mean(new_reward), difference)
 
 
 def reasons(verdict: GateVerdict) -> list[str]:
@@ -155,6 +155,17 @@ def paired_difference(
     means = total[drawn].sum(axis=1) / count[drawn].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Estimate(float(total.sum() / count.sum()), float(low), float(high))
+
+
+def _per_request(slots: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(B,) mean over the filled slots; NaN for an empty slate."""
+    filled = (~np.isnan(slots)).sum(axis=1)
+    return np.asarray(np.where(filled > 0, np.nansum(slots, axis=1) / np.maximum(filled, 1), np.nan))
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _whole(candidate: Path, serving: Artefact) -> Catalog:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ from models.train_generator import Examples
 from protos.registry.v1.manifest_pb2 import ModelManifest
 from rl.dataset import RolloutBatch
 from rl.objectives import gbpo
+
+_PROBE: Final = 512  # examples, and requests, that an update is measured on
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,10 @@ class UpdateReport(NamedTuple):
     examples: int  # supervised
     supervised_loss_before: float  # nats a code
     supervised_loss_after: float
-    policy_loss_before: float  # GBPO
-    policy_loss_after: float
+    liked_log_prob_before: float  # mean of shown tokens with advantage +1, nats, under the serving policy's mask
+    liked_log_prob_after: float
+    disliked_log_prob_before: float  # with -1; NaN when there are none
+    disliked_log_prob_after: float
     gradient_norm: float  # mean over the steps, before clipping
     gradient_norm_max: float
     kl: float  # KL(serving || updated), nats a token, over the shown items' legal tokens
@@ -145,21 +149,20 @@ def update(
     optimizer = torch.optim.AdamW(generator.parameters(), lr=args.learning_rate, weight_decay=0.0)
     chance = torch.Generator().manual_seed(args.seed)
 
-    def losses(rows: Tensor, requests: Tensor) -> tuple[Tensor, Tensor]:
-        supervised = generation_loss(generator(context.take(rows), targets[rows]), targets[rows], weights=weights[rows])
-        return supervised, _policy_loss(generator, rollout.take(requests))
+    def supervised_loss(rows: Tensor) -> Tensor:
+        return generation_loss(generator(context.take(rows), targets[rows]), targets[rows], weights=weights[rows])
 
-    probe = _some(len(targets), 512, chance), useful[_some(len(useful), 256, chance)]
+    probe, seen = _some(len(targets), _PROBE, chance), rollout.take(useful[_some(len(useful), _PROBE, chance)])
     with torch.no_grad():
-        before = losses(*probe)
+        loss_before, log_probs_before = float(supervised_loss(probe)), _advantage_log_probs(generator, seen)
     norms: list[float] = []
     started_s = monotonic_s()
     for _ in range(args.steps):
         rows = _some(len(targets), args.examples, chance)
         requests = useful[_some(len(useful), args.requests, chance)]
-        supervised, policy = losses(rows, requests)
+        loss = supervised_loss(rows) + args.policy_weight * _policy_loss(generator, rollout.take(requests))
         optimizer.zero_grad(set_to_none=True)
-        (supervised + args.policy_weight * policy).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         norms.append(float(torch.nn.utils.clip_grad_norm_(generator.parameters(), args.gradient_norm)))
         optimizer.step()
         if monotonic_s() - started_s > args.update_s:
@@ -167,8 +170,8 @@ def update(
     seconds = monotonic_s() - started_s
     generator.eval()
     with torch.no_grad():
-        after = losses(*probe)
-        kl, ratio_max = _movement(serving, generator, rollout.take(probe[1]))
+        loss_after, log_probs_after = float(supervised_loss(probe)), _advantage_log_probs(generator, seen)
+        kl, ratio_max = _movement(serving, generator, seen)
     report = UpdateReport(
         steps=len(norms),
         seconds=seconds,
@@ -176,10 +179,12 @@ def update(
         positives=int((rollout.advantage > 0).sum()),
         negatives=int((rollout.advantage < 0).sum()),
         examples=len(targets),
-        supervised_loss_before=float(before[0]),
-        supervised_loss_after=float(after[0]),
-        policy_loss_before=float(before[1]),
-        policy_loss_after=float(after[1]),
+        supervised_loss_before=loss_before,
+        supervised_loss_after=loss_after,
+        liked_log_prob_before=log_probs_before[0],
+        liked_log_prob_after=log_probs_after[0],
+        disliked_log_prob_before=log_probs_before[1],
+        disliked_log_prob_after=log_probs_after[1],
         gradient_norm=float(np.mean(norms)),
         gradient_norm_max=max(norms),
         kl=kl,
@@ -208,9 +213,19 @@ def _targets(items: Ints, codes: Ints) -> tuple[Tensor, Tensor]:
 
 
 def _policy_loss(generator: Generator, shown: _Shown) -> Tensor:
-    found = token_log_probs(generator(shown.context, shown.codes), shown.codes, shown.legal).masked
     told = shown.advantage != 0
-    return gbpo(found[told], shown.logged[told], shown.advantage[told])
+    return gbpo(_log_probs(generator, shown)[told], shown.logged[told], shown.advantage[told])
+
+
+def _advantage_log_probs(generator: Generator, shown: _Shown) -> tuple[float, float]:
+    """Mean log-probability of the shown tokens with advantage +1, and with -1. GBPO moves these; its value is capped."""
+    found = _log_probs(generator, shown)
+    return float(found[shown.advantage > 0].mean()), float(found[shown.advantage < 0].mean())
+
+
+def _log_probs(generator: Generator, shown: _Shown) -> Tensor:
+    """(R, k, L) under the serving policy's mask."""
+    return token_log_probs(generator(shown.context, shown.codes), shown.codes, shown.legal).masked
 
 
 def _movement(serving: Generator, updated: Generator, shown: _Shown) -> tuple[float, float]:
