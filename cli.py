@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,6 +21,9 @@ from rich.table import Table
 from core.errors import InputError, NearfeedError
 from core.settings import Settings, explain, load
 from core.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from rl.user_model import UserModel
 
 app = typer.Typer(
     name="nearfeed",
@@ -273,6 +276,55 @@ def models_rollback(
     print(f"version {rollback(_settings('models').registry.home, version)} serves")
 
 
+@app.command("learn")
+def learn_command(
+    verdict: Annotated[Path | None, typer.Option(help="Write what came of it to this file, as JSON.")] = None,
+    city: Annotated[int | None, typer.Option(help="Judge by the people of the synthetic city of this seed.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """One policy update on everything in outcomes.v1: update, gate, and publication or refusal with its reasons.
+
+    Ends with 0 when the gate has spoken, whatever it said; a published version is swapped in by every scorer.
+    """
+    from models.registry import load_manifest
+    from rl.announce import announce
+    from rl.candidate import learn
+    from rl.update import UpdateArguments
+
+    settings = _settings("learn")
+    learned = learn(settings, UpdateArguments(), clock=settings.clock.clock(), users=_city_users(settings, city))
+    if learned.version is not None:
+        announce(settings.kafka, load_manifest(settings.registry.home, learned.version))
+    said = {
+        "version": learned.version,
+        "reasons": learned.lines,
+        "serving_reward": learned.judged.serving_reward,
+        "candidate_reward": learned.judged.candidate_reward,
+        "difference": learned.judged.difference,
+        "update": learned.report._asdict(),
+        "outcomes": learned.outcomes,
+        "dropped": learned.dropped,
+    }
+    if verdict is not None:
+        verdict.write_text(json.dumps(said), "utf-8")
+    if as_json:
+        print(json.dumps(said, indent=2))
+    else:
+        _show([{"what": line} for line in learned.lines], False, "Policy update")
+
+
+def _city_users(settings: Settings, seed: int | None) -> "UserModel | None":
+    if seed is None:
+        return None
+    from models.catalog import load_catalog
+    from models.registry import current, folder_of
+    from rl.city import CityConfig, make_city
+    from rl.city_users import CityUsers
+
+    home = settings.registry.home
+    return CityUsers(make_city(CityConfig(seed=seed)), load_catalog(folder_of(home, current(home))))
+
+
 @app.command("demo")
 def demo(home: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("var/demo")) -> None:
     """The whole loop on recorded short-video days, with real Kafka and PostgreSQL; writes report.html."""
@@ -288,9 +340,8 @@ def demo_city(
     seed: Annotated[int, typer.Option(help="Of the city and its people.")] = 0,
 ) -> None:
     """The same loop in a synthetic city of places, where the nearby changes with the user."""
-    from infra.demo.town import Town
-
     from infra.demo.run import run_demo
+    from infra.demo.town import Town
 
     raise SystemExit(run_demo(Town(seed), home))
 

@@ -4,17 +4,13 @@ The first days train; 2022-05-02 on is replayed for a tenth of the users and the
 log before. Chosen by a hash of the user id, so that nobody is picked for being easy.
 """
 
-from pathlib import Path
 from typing import Final
 
 from core.ids import event_hash
-from feature_repo.folds.context import FoldContext
-from infra.demo.scenario import TABLE_FILE, USERS_FILE, VERDICT_FILE, Recorded
+from infra.demo.recorded import Recorded
+from infra.demo.training import FirstArguments, FirstVersion
 from models import kuairand
-from models.catalog import Catalog
 from protos.events.v1.interaction_pb2 import Interaction
-from rl.fitted_users import UserModelArguments, fit_users
-from rl.rewards import GlobalTable, save_global_table
 from rl.user_model import UserModel
 
 FIRST_DAY: Final = "2022-04-24"  # the excerpt begins in the last hour of it
@@ -48,32 +44,20 @@ class KuaiRand:
             live=live,
             live_start_ms=live_ms,
             speed=SPEED,
-            utc_offset_minutes=kuairand.UTC_OFFSET_MS // 60_000,
             location_of=lambda user_id, at_ms: None,
         )
 
-    def user_model(
-        self, recorded: Recorded, catalog: Catalog, context: FoldContext, home: Path
-    ) -> tuple[UserModel, GlobalTable]:
-        """Fitted on the days before the first live one, and saved in `home` for the gate."""
-        fitted = fit_users(
-            recorded.past,
-            catalog,
-            context,
-            UserModelArguments(),
-            since_ms=recorded.training_start_ms,
-            until_ms=recorded.live_start_ms,
-        )
-        fitted.users.save(home / USERS_FILE)
-        save_global_table(fitted.table, home / TABLE_FILE)
-        return fitted.users, fitted.table
+    def arguments(self) -> FirstArguments:
+        """The defaults were chosen on these days."""
+        return FirstArguments()
 
-    def learn_arguments(self, home: Path) -> tuple[str, ...]:
-        """The update, judged by the saved user model."""
-        return (
-            *("learn", "--users", str(home / USERS_FILE), "--table", str(home / TABLE_FILE)),
-            *("--verdict", str(home / VERDICT_FILE)),
-        )
+    def user_model(self, first: FirstVersion) -> UserModel:
+        """The one that was fitted and published with version 1."""
+        return first.fitted.users
+
+    def judge_arguments(self) -> tuple[str, ...]:
+        """Nothing: the published user model judges."""
+        return ()
 
 
 def _is_live(user_id: str) -> bool:

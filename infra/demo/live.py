@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -17,7 +18,7 @@ from infra.demo.incidents import Legality, bad_input, change_catalog, three_acts
 from infra.demo.ledger import Ledger
 from infra.demo.people import People
 from infra.demo.processes import Processes
-from infra.demo.scenario import Recorded
+from infra.demo.recorded import Recorded
 from infra.demo.show import Show
 from infra.demo.traffic import Traffic
 from models.catalog import Catalog
@@ -156,7 +157,7 @@ class Live:
     async def _while_traffic_flows(self, traffic: Traffic, ingest: Client) -> int:
         """Incidents, the update and the swap; the exit code of the update."""
         await asyncio.sleep(self._clock.wall_seconds_until(self._recorded.live_start_ms))
-        user_id = self._recorded.live[0].user_id
+        user_id = self._newcomer()
         with self._show.progress("traffic", BEFORE_LEARNING_S) as bar:
             started_s = time.monotonic()
             looked = troubled = False
@@ -176,6 +177,11 @@ class Live:
             while (elapsed_s := time.monotonic() - started_s) < AFTER_SWAP_S:
                 await self._tick(bar.at, elapsed_s)
         return exit_code
+
+    def _newcomer(self) -> str:
+        """The live user with the shortest past that is not empty: three acts should matter most to them."""
+        past = Counter(event.user_id for event in self._recorded.imported)
+        return min({event.user_id for event in self._recorded.live} & set(past), key=lambda user: (past[user], user))
 
     async def _trouble(self, traffic: Traffic, ingest: Client, user_id: str) -> None:
         producer = await asyncio.to_thread(make_producer, self._settings.kafka, timeout_ms=5_000)

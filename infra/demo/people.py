@@ -2,16 +2,26 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from feature_repo.layouts import UserRows
 from feature_repo.store import FeatureReader
-from infra.demo.scenario import Shown
 from models.catalog import Catalog
-from protos.events.v1.interaction_pb2 import Interaction
+from protos.events.v1.interaction_pb2 import Interaction, Location
 from rl.simulator import Slate, slate_acts
 from rl.user_model import UserModel, Viewers
+
+
+class Shown(NamedTuple):
+    """An answered slate, as a person sees it."""
+
+    request_id: str
+    user_id: str
+    item_ids: tuple[str, ...]
+    served_at_ms: int
+    location: Location | None
 
 
 class People:

@@ -103,8 +103,8 @@ def _rewards(report: dict[str, Any]) -> Figure:
     reward = report["reward"]
     values = [reward["v1"] or 0.0, reward["v2"] or 0.0]
     axes.bar(["version 1", "version 2"], values, color=[_COLOURS[1], _COLOURS[2]])
-    if reward.get("difference_interval"):
-        low, high = reward["difference_interval"]
+    if reward.get("difference"):
+        _, low, high = reward["difference"]
         difference = values[1] - values[0]
         spread = [[max(0.0, difference - low)], [max(0.0, high - difference)]]
         axes.errorbar([1], [values[1]], yerr=spread, color="#222", capsize=4)

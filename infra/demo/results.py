@@ -3,19 +3,37 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from google.protobuf.json_format import Parse
 
 from infra.demo.ledger import Ledger, percentiles
 from infra.demo.live import LiveResult
-from infra.demo.scenario import Recorded
+from infra.demo.recorded import Recorded
 from infra.demo.show import Show
 from infra.demo.training import FirstVersion
 from protos.events.v1.outcome_pb2 import Outcome
 from protos.events.v1.rejected_pb2 import Rejected
-from protos.registry.v1.manifest_pb2 import GateVerdict
+
+_TABLES: Final = {
+    "events in, states written": (
+        "events_sent",
+        "events_kept",
+        "events_applied",
+        "duplicates_skipped",
+        "events_rejected",
+        "users",
+    ),
+    "slates served, outcomes joined": (
+        "requests",
+        "degraded_requests",
+        "explored_requests",
+        "illegal_items",
+        "impressions_logged",
+        "outcomes",
+        "outcomes_joined",
+    ),
+}
 
 
 def build_report(
@@ -98,11 +116,8 @@ def disagreements(report: dict[str, Any]) -> list[str]:
 
 def show_results(show: Show, report: dict[str, Any]) -> None:
     """The tables at the end."""
-    events = ("events_sent", "events_kept", "events_applied", "duplicates_skipped", "events_rejected", "users")
-    slates = ("requests", "degraded_requests", "explored_requests", "illegal_items")
-    learning = ("impressions_logged", "outcomes", "outcomes_joined")
-    show.table("events in, states written", [{name: report[name] for name in events}])
-    show.table("slates served, outcomes joined", [{name: report[name] for name in (*slates, *learning)}])
+    for title, names in _TABLES.items():
+        show.table(title, [{"what": name.replace("_", " "), "count": report[name]} for name in names])
     show.table(
         "latency, ms",
         [
@@ -113,9 +128,16 @@ def show_results(show: Show, report: dict[str, Any]) -> None:
             )
         ],
     )
-    show.table("quality of version 1 on the first live day", [report["quality"]])
+    quality, reward = report["quality"], report["reward"]
+    show.table(
+        f"recall@10 of the next good item, {quality['test_exposures']:,} exposures of the first live day",
+        [{"version 1": quality["recall_at_10"], "popularity": quality["recall_at_10_popularity"]}],
+    )
     show.table(f"gate: {report['gate']['verdict']}", [{"check": reason} for reason in report["gate"]["reasons"]])
-    show.table("reward of an item under the user model", [{key: report["reward"][key] for key in ("v1", "v2")}])
+    show.table(
+        "expected reward of an item under the user model, held-out requests",
+        [{"version 1": reward["v1"], "version 2": reward["v2"]}],
+    )
     show.say(report["summary"])
 
 
@@ -123,12 +145,9 @@ def _gate(verdict_file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The gate's verdict and the rewards that it compared; verdict "none" when there is no file."""
     if not verdict_file.exists():
         return {"verdict": "none", "reasons": ["the update did not come to its gate"]}, {"v1": None, "v2": None}
-    verdict = Parse(verdict_file.read_text("utf-8"), GateVerdict())
-    gate = {
-        "verdict": "passed" if verdict.passed else "refused",
-        "reasons": [f"{'ok' if check.passed else 'NO'} {check.name}: {check.reason}" for check in verdict.checks],
-    }
-    return gate, json.loads(verdict_file.with_suffix(".reward.json").read_text("utf-8"))
+    said = json.loads(verdict_file.read_text("utf-8"))
+    reward = {"v1": said["serving_reward"], "v2": said["candidate_reward"], "difference": said["difference"]}
+    return {"verdict": "passed" if said["version"] else "refused", "reasons": said["reasons"]}, reward
 
 
 def _summary(versions: Sequence[int], gate: dict[str, Any]) -> str:

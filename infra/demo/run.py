@@ -22,20 +22,21 @@ from core.clock import PlatformClock
 from core.settings import PREFIX, Settings, load
 from core.topics_admin import apply_topics
 from feature_repo.apply import apply_features
-from feature_repo.folds.context import FoldContext
 from infra.demo import accounts
 from infra.demo.ledger import Ledger
 from infra.demo.live import Live
 from infra.demo.processes import Processes
+from infra.demo.recorded import Recorded
 from infra.demo.report import write_report
 from infra.demo.results import build_report, disagreements, show_results
-from infra.demo.scenario import VERDICT_FILE, Recorded, Scenario
+from infra.demo.scenario import Scenario
 from infra.demo.show import Show
 from infra.demo.training import FirstArguments, FirstVersion, train_first_version
 from infra.local import LOCK_FILE, LocalServers, lock_home
 from models.train_generator import Progress
 
 JARS: Final = Path("var/kafka-jars")
+VERDICT_FILE: Final = "verdict.json"  # what `nearfeed learn` says of the update
 TRAIN_THREADS: Final = 2
 START_AHEAD_S: Final = 35.0  # from the start of our processes to the first live act, wall time
 EXPLORATION_SHARE: Final = 0.1
@@ -85,7 +86,7 @@ def run_demo(scenario: Scenario, home: Path) -> int:
 
         show.step("Version 1: semantic ids and generator, from the days before the replay")
         with times.of("train"):
-            first = _train(recorded, settings, show)
+            first = _train(recorded, scenario.arguments(), settings, show)
         for line in first.health:
             show.say(line)
         found = first.metrics
@@ -93,25 +94,19 @@ def run_demo(scenario: Scenario, home: Path) -> int:
             f"version {first.version} published; recall@10 {found['recall_at_10']:.4f}, popularity "
             f"{found['recall_at_10_popularity']:.4f}, on {found['test_exposures']:.0f} exposures of the first live day"
         )
-        with times.of("setup"):
-            show.step("The user model, fitted on the same days")
-            context = FoldContext(
-                first.catalog, 1, 1000 * settings.streams.horizon_s, settings.streams.location_resolution
-            )
-            user_model, _ = scenario.user_model(recorded, first.catalog, context, home)
-
         show.step("Stream workers, ingest and scorer start")
         settings = _settings(servers, home, recorded, live_in_s=START_AHEAD_S)
         ledger = Ledger()
         processes = stack.enter_context(Processes(home / "logs", settings, lock))
-        learn = scenario.learn_arguments(home)
-        live = Live(settings, recorded, first.catalog, user_model, processes, ledger, show, learn)
+        verdict = home / VERDICT_FILE
+        learn = ("learn", "--verdict", str(verdict.absolute()), *scenario.judge_arguments())
+        live = Live(settings, recorded, first.catalog, scenario.user_model(first), processes, ledger, show, learn)
         with times.of("stream"):
             result = asyncio.run(live.run())
             outcomes = accounts.outcomes(settings)
             rejects = accounts.rejects(settings)
         processes.stop_all()
-    report = build_report(recorded, first, ledger, result, list(outcomes.values()), rejects, home / VERDICT_FILE)
+    report = build_report(recorded, first, ledger, result, list(outcomes.values()), rejects, verdict)
     report["wall_s"] = times.report()
     as_json, page = write_report(home, report, ledger, times.started_s)
     show_results(show, report)
@@ -122,8 +117,7 @@ def run_demo(scenario: Scenario, home: Path) -> int:
     return 1 if wrong else 0
 
 
-def _train(recorded: Recorded, settings: Settings, show: Show) -> FirstVersion:
-    arguments = FirstArguments()
+def _train(recorded: Recorded, arguments: FirstArguments, settings: Settings, show: Show) -> FirstVersion:
     torch.set_num_threads(TRAIN_THREADS)
     with show.progress("training", 1.0) as bar:
 

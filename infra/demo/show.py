@@ -30,7 +30,7 @@ class Show:
 
     def say(self, text: str) -> None:
         """Something worth knowing within a step."""
-        self._console.print(f"        {text}", highlight=False)
+        self._console.print(f"        {text}", highlight=False, soft_wrap=True)
 
     def fail(self, text: str) -> None:
         """The demo cannot go on, or found something wrong."""
@@ -84,5 +84,5 @@ class Bar:
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:,.2f}" if abs(value) < 1000 else f"{value:,.0f}"
+        return f"{value:.4f}" if abs(value) < 1 else f"{value:,.1f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -22,8 +22,8 @@ from core.ids import event_hash
 from core.producer import Acknowledged, ActivityProducer
 from grpc_api.client import Client
 from infra.demo.ledger import Answer, Fresh, Ledger, Reward
-from infra.demo.people import People
-from infra.demo.scenario import Recorded, Shown
+from infra.demo.people import People, Shown
+from infra.demo.recorded import Recorded
 from protos.events.v1.activity_pb2 import Activity
 from protos.events.v1.interaction_pb2 import ORIGIN_SIMULATED, Interaction
 from protos.ingest.v1.ingest_pb2 import IngestResponse

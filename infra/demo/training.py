@@ -19,7 +19,7 @@ from core.clock import Clock
 from core.settings import Streams
 from feature_repo.folds.context import FoldContext
 from feature_repo.services import generator_v1
-from infra.demo.scenario import Recorded
+from infra.demo.recorded import Recorded
 from models.artefact import load_artefact
 from models.batches import Ints, take_rows
 from models.catalog import Catalog, save_catalog
@@ -32,6 +32,9 @@ from models.registry import GOLDEN_FILE, MODEL_FILE, WEIGHTS_FILE, publish, stag
 from models.train_generator import Examples, Progress, TrainArguments, target_ranks, train_generator
 from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids
 from protos.registry.v1.manifest_pb2 import DataRange, ModelManifest
+from rl.candidate import REWARDS_FILE, USERS_FILE
+from rl.fitted_users import Fitted, UserModelArguments, fit_users
+from rl.rewards import save_global_table
 
 BEAM_WIDTH: Final = 32
 GOLDEN_REQUESTS: Final = 32
@@ -46,6 +49,7 @@ class FirstArguments:
 
     semantic_ids: SemanticIdArgs = field(default_factory=SemanticIdArgs)
     generator: TrainArguments = field(default_factory=lambda: TrainArguments(epochs=4, train_s=60.0))
+    users: UserModelArguments = field(default_factory=UserModelArguments)
     beam_width: int = BEAM_WIDTH
     """Paths kept per level; at most this many candidates per request."""
 
@@ -55,6 +59,7 @@ class FirstVersion(NamedTuple):
 
     version: int
     catalog: Catalog
+    fitted: Fitted  # the user model of the same days, and their reward table
     metrics: dict[str, float]
     health: list[str]  # of the semantic ids, for people
 
@@ -87,8 +92,20 @@ def train_first_version(
     metrics = {"loss": trained.curve[-1].loss, "train_s": trained.seconds, "examples": float(len(examples.items))}
     metrics |= quality(recorded, context, catalog, trained.generator, samples, arguments.beam_width)
 
+    say("user model and reward table of the same days, for the gates to come")
+    fitted = fit_users(
+        recorded.past,
+        catalog,
+        context,
+        arguments.users,
+        since_ms=recorded.training_start_ms,
+        until_ms=recorded.live_start_ms,
+    )
+
     say("export to ONNX, held against torch")
     staged = stage(registry)
+    fitted.users.save(staged / USERS_FILE)
+    save_global_table(fitted.table, staged / REWARDS_FILE)
     golden = take_rows(examples.context, np.linspace(0, len(examples.items) - 1, GOLDEN_REQUESTS).astype(np.int64))
     beams = export_generator(
         trained.generator, staged / MODEL_FILE, golden, catalog.trie, beam_width=arguments.beam_width
@@ -98,7 +115,7 @@ def train_first_version(
     torch.save(trained.generator.state_dict(), staged / WEIGHTS_FILE)
     version = publish(registry, staged, _manifest(recorded, arguments, catalog, metrics, clock))
     load_artefact(registry, version, threads=1)
-    return FirstVersion(version, catalog, metrics, learned.health.lines())
+    return FirstVersion(version, catalog, fitted, metrics, learned.health.lines())
 
 
 def quality(
