@@ -136,7 +136,7 @@ class FittedUsers:
             ArtefactError: the file is missing, damaged, of other features, or for another catalogue.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 digest = str(arrays["catalog"])
                 weights = Weights(*(arrays[f"weights_{name}"] for name in Weights._fields))
                 averages = ItemAverages(*(arrays[f"averages_{name}"] for name in ItemAverages._fields))

@@ -21,6 +21,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -113,9 +114,9 @@ def load_global_table(path: Path) -> GlobalTable:
         ArtefactError: the file is missing, damaged or of another reward version.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             version, play_s = int(stored["reward_version"]), stored["play_s"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
         raise ArtefactError(f"{path}: not a reward table ({error}); fit and publish one again") from None
     if version != REWARD_VERSION or play_s.shape != (WATCH_BUCKETS + 1, TABLE_POINTS):
         raise ArtefactError(

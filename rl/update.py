@@ -218,7 +218,7 @@ def _policy_loss(generator: Generator, shown: _Shown) -> Tensor:
 
 
 def _advantage_log_probs(generator: Generator, shown: _Shown) -> tuple[float, float]:
-    """Mean log-probability of the shown tokens with advantage +1, and with -1. GBPO moves these; its value is capped."""
+    """Mean log-probability of shown tokens with advantage +1, and with -1. GBPO moves these; its value is capped."""
     found = _log_probs(generator, shown)
     return float(found[shown.advantage > 0].mean()), float(found[shown.advantage < 0].mean())
 
