@@ -173,8 +173,10 @@ def ask(
     import asyncio
 
     from google.protobuf.json_format import MessageToDict
+    from grpc.aio import AioRpcError
 
     from grpc_api.client import Client
+    from grpc_api.status import error_of
     from protos.events.v1.interaction_pb2 import Location
     from protos.scoring.v1.recommend_pb2 import RecommendRequest, RecommendResponse
 
@@ -189,7 +191,10 @@ def ask(
         async with Client(settings.scorer.address) as client:
             return await client.recommend(request, deadline_s=1.0)
 
-    response = asyncio.run(answer())
+    try:
+        response = asyncio.run(answer())
+    except AioRpcError as error:
+        raise error_of(error) from None
     if as_json:
         print(json.dumps(MessageToDict(response, preserving_proto_field_name=True), indent=2))
         return
@@ -276,6 +281,46 @@ def models_rollback(
     print(f"version {rollback(_settings('models').registry.home, version)} serves")
 
 
+@app.command("train")
+def train(
+    seconds: Annotated[float, typer.Option(help="Limit for the generator's training.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Train on the KuaiRand excerpt and publish: semantic ids, generator, user model, ONNX graph, golden batch.
+
+    A version with a tokenizer of its own: what states keep of an older one begins anew, or is replayed.
+
+    Example: `nearfeed train --seconds 20`
+    """
+    from dataclasses import replace
+
+    from rich.progress import Progress as Bars
+
+    from infra.demo.kuairand import KuaiRand
+    from infra.demo.training import train_first_version
+    from models.registry import load_manifest
+    from rl.announce import announce
+
+    settings = _settings("train")
+    scenario = KuaiRand()
+    arguments = replace(scenario.arguments(), generator=replace(scenario.arguments().generator, train_s=seconds))
+    console = Console(stderr=True)
+    with Bars(console=console) as bars:
+        bar = bars.add_task("generator", total=1.0)
+        first = train_first_version(
+            scenario.recorded(),
+            arguments,
+            registry=settings.registry.home,
+            streams=settings.streams,
+            clock=settings.clock.clock(),
+            say=lambda text: console.print(text, highlight=False),
+            progress=lambda at: bars.update(bar, completed=at.done, description=f"generator, loss {at.loss:.3f}"),
+        )
+    announce(settings.kafka, load_manifest(settings.registry.home, first.version))
+    rows = [{"metric": name, "value": value} for name, value in first.metrics.items()]
+    _show(rows, as_json, f"Version {first.version} published in {settings.registry.home}")
+
+
 @app.command("learn")
 def learn_command(
     verdict: Annotated[Path | None, typer.Option(help="Write what came of it to this file, as JSON.")] = None,
@@ -323,6 +368,17 @@ def _city_users(settings: Settings, seed: int | None) -> "UserModel | None":
 
     home = settings.registry.home
     return CityUsers(make_city(CityConfig(seed=seed)), load_catalog(folder_of(home, current(home))))
+
+
+@app.command("up")
+def up(
+    home: Annotated[Path, typer.Option(help="Where servers and logs live.")] = Path("var/up"),
+    workers: Annotated[int, typer.Option(min=1, help="Stream workers.")] = 1,
+) -> None:
+    """Run the platform on this machine until Ctrl-C: servers, workers, ingest, and a scorer if a model is there."""
+    from infra.up import run_platform
+
+    run_platform(_settings("up"), home, jars=Path("var/kafka-jars"), workers=workers, say=print)
 
 
 @app.command("demo")

@@ -17,9 +17,9 @@ from infra.demo import accounts
 from infra.demo.incidents import Legality, bad_input, change_catalog, three_acts
 from infra.demo.ledger import Ledger
 from infra.demo.people import People
-from infra.demo.processes import Processes
+from infra.processes import Processes
 from infra.demo.recorded import Recorded
-from infra.demo.show import Show
+from infra.demo.show import Bar, Show
 from infra.demo.traffic import Traffic
 from models.catalog import Catalog
 from models.registry import current
@@ -171,12 +171,24 @@ class Live:
                 await self._tick(bar.at, elapsed_s)
         self._show.step("Policy update on the outcomes, gate, publication; requests keep coming")
         self._processes.start("learn", *self._learn)
-        exit_code = await asyncio.to_thread(self._processes.finished, "learn", LEARN_S)
+        with self._show.progress("update and gate", LEARN_S) as bar:
+            exit_code = await self._until(LEARN_S, bar, lambda: self._processes.exit_code("learn"))
+        if exit_code is None:
+            raise NotReady(
+                f"the update did not end within {LEARN_S:.0f} s; its log is {self._processes.log_of('learn')}"
+            )
         with self._show.progress("traffic after the update", AFTER_SWAP_S) as bar:
-            started_s = time.monotonic()
-            while (elapsed_s := time.monotonic() - started_s) < AFTER_SWAP_S:
-                await self._tick(bar.at, elapsed_s)
+            await self._until(AFTER_SWAP_S, bar, lambda: None)
         return exit_code
+
+    async def _until(self, within_s: float, bar: Bar, done: Callable[[], int | None]) -> int | None:
+        """What `done` says first, asked while traffic flows; None when `within_s` have passed."""
+        started_s = time.monotonic()
+        while (elapsed_s := time.monotonic() - started_s) < within_s:
+            if (found := done()) is not None:
+                return found
+            await self._tick(bar.at, elapsed_s)
+        return None
 
     def _newcomer(self) -> str:
         """The live user with the shortest past that is not empty: three acts should matter most to them."""

@@ -25,7 +25,7 @@ from feature_repo.apply import apply_features
 from infra.demo import accounts
 from infra.demo.ledger import Ledger
 from infra.demo.live import Live
-from infra.demo.processes import Processes
+from infra.processes import Processes
 from infra.demo.recorded import Recorded
 from infra.demo.report import write_report
 from infra.demo.results import build_report, disagreements, show_results
@@ -102,7 +102,10 @@ def run_demo(scenario: Scenario, home: Path) -> int:
         learn = ("learn", "--verdict", str(verdict.absolute()), *scenario.judge_arguments())
         live = Live(settings, recorded, first.catalog, scenario.user_model(first), processes, ledger, show, learn)
         with times.of("stream"):
-            result = asyncio.run(live.run())
+            try:
+                result = asyncio.run(live.run())
+            except BaseExceptionGroup as group:
+                raise _first(group) from None
             outcomes = accounts.outcomes(settings)
             rejects = accounts.rejects(settings)
         processes.stop_all()
@@ -115,6 +118,13 @@ def run_demo(scenario: Scenario, home: Path) -> int:
     for line in wrong:
         show.fail(line)
     return 1 if wrong else 0
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong first, out of a group of tasks that ended because of it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _train(recorded: Recorded, arguments: FirstArguments, settings: Settings, show: Show) -> FirstVersion:

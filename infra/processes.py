@@ -18,7 +18,7 @@ from core.settings import Settings, as_environment
 from infra.children import Child, Launcher
 
 STOP_GRACE_S: Final = 15.0
-_ROOT: Final = Path(__file__).resolve().parents[2]
+_ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 class Processes:
@@ -66,14 +66,9 @@ class Processes:
         if child.exit_code is not None:
             raise NotReady(f"{name} ended with {child.exit_code}: {child.last_words()}; its log is {self.log_of(name)}")
 
-    def finished(self, name: str, timeout_s: float) -> int:
-        """The exit code of `name`, waited for at most `timeout_s`; NotReady when it still runs then."""
-        deadline = time.monotonic() + timeout_s
-        while (code := self._running[name].exit_code) is None:
-            if time.monotonic() > deadline:
-                raise NotReady(f"{name} did not end within {timeout_s:.0f} s; its log is {self.log_of(name)}")
-            time.sleep(0.05)
-        return code
+    def exit_code(self, name: str) -> int | None:
+        """The exit code of `name`; None while it runs."""
+        return self._running[name].exit_code
 
     def stop(self, name: str) -> int | None:
         """`name` has ended, by SIGTERM if it can; returns its exit code."""

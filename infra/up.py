@@ -1,0 +1,69 @@
+"""The platform on this machine until somebody ends it: servers, topics, features, and our processes.
+
+    nearfeed up
+
+The servers' data stays in the home, so the next start goes on where this one ended.
+"""
+
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from core.settings import PREFIX, Settings, as_environment, load
+from core.topics_admin import apply_topics
+from feature_repo.apply import apply_features
+from infra.processes import Processes
+from infra.local import LocalServers, lock_home
+from models.registry import current
+
+READY_S: Final = 60.0
+ENVIRONMENT_FILE: Final = "environment"
+_POLL_S: Final = 0.5
+
+
+def run_platform(settings: Settings, home: Path, *, jars: Path, workers: int, say: Callable[[str], None]) -> None:
+    """Serves until SIGINT or SIGTERM; then everything has ended in order.
+
+    Raises:
+        NearfeedError: a part could not start, or ended by itself; its log stands in `home`/logs.
+    """
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    home.mkdir(parents=True, exist_ok=True)
+    with LocalServers(home / "servers", jars=jars) as servers:
+        found = as_environment(settings)
+        found[f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"] = servers.kafka_bootstrap
+        found[f"{PREFIX}POSTGRES__DSN"] = servers.postgres_dsn
+        here = load(found)
+        apply_topics(here.kafka)
+        apply_features(here)
+        with Processes(home / "logs", here, lock_home(home)) as processes:
+            names = [f"stream-{number}" for number in range(1, workers + 1)]
+            for name in names:
+                processes.start(name, "stream")
+            processes.start("ingest", "serve", "ingest")
+            names.append("ingest")
+            say(processes.wait_for("ingest", r"ingest\.ready .*", READY_S)[0])
+            if current(here.registry.home) is None:
+                say(f"no model in {here.registry.home}: `nearfeed train` publishes one; then start again for a scorer")
+            else:
+                processes.start("scorer", "serve", "scorer")
+                names.append("scorer")
+                say(processes.wait_for("scorer", r"scorer\.ready .*", READY_S)[0])
+            environment = home / ENVIRONMENT_FILE
+            environment.touch(mode=0o600)
+            environment.write_text(
+                "".join(f"export {name}={shlex.quote(found[name])}\n" for name in sorted(found)), "utf-8"
+            )
+            say(f"other shells: source {environment}; Ctrl-C ends everything")
+            while not stopping.is_set():
+                servers.check()
+                for name in names:
+                    processes.check(name)
+                time.sleep(_POLL_S)
+            say("stopping")
