@@ -16,8 +16,8 @@ from typing import Final
 from core.settings import PREFIX, Settings, as_environment, load
 from core.topics_admin import apply_topics
 from feature_repo.apply import apply_features
-from infra.processes import Processes
 from infra.local import LocalServers, lock_home
+from infra.processes import Processes
 from models.registry import current
 
 READY_S: Final = 60.0

@@ -17,10 +17,10 @@ from infra.demo import accounts
 from infra.demo.incidents import Legality, bad_input, change_catalog, three_acts
 from infra.demo.ledger import Ledger
 from infra.demo.people import People
-from infra.processes import Processes
 from infra.demo.recorded import Recorded
 from infra.demo.show import Bar, Show
 from infra.demo.traffic import Traffic
+from infra.processes import Processes
 from models.catalog import Catalog
 from models.registry import current
 from protos.events.v1.activity_pb2 import Activity

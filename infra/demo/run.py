@@ -25,7 +25,6 @@ from feature_repo.apply import apply_features
 from infra.demo import accounts
 from infra.demo.ledger import Ledger
 from infra.demo.live import Live
-from infra.processes import Processes
 from infra.demo.recorded import Recorded
 from infra.demo.report import write_report
 from infra.demo.results import build_report, disagreements, show_results
@@ -33,6 +32,7 @@ from infra.demo.scenario import Scenario
 from infra.demo.show import Show
 from infra.demo.training import FirstArguments, FirstVersion, train_first_version
 from infra.local import LOCK_FILE, LocalServers, lock_home
+from infra.processes import Processes
 from models.train_generator import Progress
 
 JARS: Final = Path("var/kafka-jars")
