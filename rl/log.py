@@ -96,6 +96,7 @@ class Log(NamedTuple):
         deadline_s = time.monotonic() + self.timeout_s
         try:
             self.consumer.assign(list(left))
+            self.consumer.resume(*left)  # an earlier read may have paused them
             for span in spans:
                 if span.end > span.start:
                     self.consumer.seek(TopicPartition(span.topic, span.partition), span.start)

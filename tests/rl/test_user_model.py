@@ -1,6 +1,7 @@
 """Laws of user models and of the simulator: honest odds, stated expectations, events fit for the log."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from core.validation import interaction_fault
 from feature_repo.folds.user import EMPTY, pack
 from protos.events.v1.interaction_pb2 import ORIGIN_SIMULATED, Action, Interaction
 from protos.events.v1.outcome_pb2 import Outcome
+from rl.city import make_city
 from rl.city_users import recorded_days
 from rl.fitted_users import Fitted, FittedUsers, UserModelArguments, fit_users, quality
 from rl.rewards import duration_buckets, rewards
@@ -27,9 +29,9 @@ from rl.user_model import (
     expected_rewards,
     watch_bins,
 )
-from tests.rl.loop import NOON_OF_DAY_TWO, World
+from tests.rl.loop import CONFIG, NOON_OF_DAY_TWO, World
 
-FEW = UserModelArguments(watch_strength=0.003, act_strength=0.003)  # a thousand exposures carry few weights
+FEW = UserModelArguments(watch_strength=0.01, act_strength=0.01)  # few exposures carry few weights
 
 
 def viewers(world: World, people: int) -> Viewers:
@@ -43,7 +45,10 @@ def viewers(world: World, people: int) -> Viewers:
 
 @pytest.fixture(scope="module")
 def events(world: World) -> list[Interaction]:
-    return recorded_days(world.city)
+    """A larger crowd in the same city: the same places, since people are drawn after them."""
+    crowd = make_city(replace(CONFIG, people=300))
+    assert crowd.places.items == world.city.places.items
+    return recorded_days(crowd)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +118,7 @@ def test_a_fitted_model_beats_base_rates_on_a_later_day(
     found = quality(fitted, events, world.serving.catalog, world.context, since_ms=NOON_OF_DAY_TWO, until_ms=1 << 62)
     assert found.exposures > 200
     assert found.watch_log_loss < found.watch_base_log_loss
-    assert found.watched_predicted == pytest.approx(found.watched_found, abs=0.08)
+    assert found.watched_predicted == pytest.approx(found.watched_found, abs=0.12)
     assert found.likes_predicted == pytest.approx(found.likes_found, abs=0.05)
 
 
