@@ -8,8 +8,10 @@ the verbs so that `--help` is quick and serving never loads the training framewo
 Exit codes: 0 done, 1 the work failed, 2 asked wrongly.
 """
 
+import importlib
 import json
 import sys
+import warnings
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -64,6 +66,12 @@ def _settings(process: str) -> Settings:
     return settings
 
 
+def _load_feast() -> None:
+    """Feast is imported, without its change to the warning filters: it shows its users every library's notes."""
+    with warnings.catch_warnings():
+        importlib.import_module("feast")
+
+
 def _show(rows: list[dict[str, Any]], as_json: bool, title: str) -> None:
     if as_json:
         print(json.dumps(rows, indent=2, default=str))
@@ -96,6 +104,7 @@ def topics_apply(as_json: AsJson = False) -> None:
 @features_app.command("apply")
 def features_apply(as_json: AsJson = False) -> None:
     """Make the tables, and put the Feast definitions into the registry."""
+    _load_feast()
     from feature_repo.apply import apply_features
 
     applied = apply_features(_settings("features"))
@@ -292,6 +301,7 @@ def train(
 
     Example: `nearfeed train --seconds 20`
     """
+    _load_feast()
     from dataclasses import replace
 
     from rich.progress import Progress as Bars
@@ -376,6 +386,7 @@ def up(
     workers: Annotated[int, typer.Option(min=1, help="Stream workers.")] = 1,
 ) -> None:
     """Run the platform on this machine until Ctrl-C: servers, workers, ingest, and a scorer if a model is there."""
+    _load_feast()
     from infra.up import run_platform
 
     run_platform(_settings("up"), home, jars=Path("var/kafka-jars"), workers=workers, say=print)
@@ -384,6 +395,7 @@ def up(
 @app.command("demo")
 def demo(home: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("var/demo")) -> None:
     """The whole loop on recorded short-video days, with real Kafka and PostgreSQL; writes report.html."""
+    _load_feast()
     from infra.demo.kuairand import KuaiRand
     from infra.demo.run import run_demo
 
@@ -396,6 +408,7 @@ def demo_city(
     seed: Annotated[int, typer.Option(help="Of the city and its people.")] = 0,
 ) -> None:
     """The same loop in a synthetic city of places, where the nearby changes with the user."""
+    _load_feast()
     from infra.demo.run import run_demo
     from infra.demo.town import Town
 

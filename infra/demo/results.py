@@ -87,6 +87,7 @@ def build_report(
         "quality": {
             "recall_at_10": round(first.metrics["recall_at_10"], 4),
             "recall_at_10_popularity": round(first.metrics["recall_at_10_popularity"], 4),
+            "difference_95": [round(first.metrics[f"recall_difference_{end}"], 4) for end in ("low", "high")],
             "test_exposures": int(first.metrics["test_exposures"]),
         },
         "traffic_s": round(result.traffic_s, 1),
@@ -131,7 +132,13 @@ def show_results(show: Show, report: dict[str, Any]) -> None:
     quality, reward = report["quality"], report["reward"]
     show.table(
         f"recall@10 of the next good item, {quality['test_exposures']:,} exposures of the first live day",
-        [{"version 1": quality["recall_at_10"], "popularity": quality["recall_at_10_popularity"]}],
+        [
+            {
+                "version 1": quality["recall_at_10"],
+                "popularity": quality["recall_at_10_popularity"],
+                "difference, 95 %": "{:+.4f} .. {:+.4f}".format(*quality["difference_95"]),
+            }
+        ],
     )
     show.table(f"gate: {report['gate']['verdict']}", [{"check": reason} for reason in report["gate"]["reasons"]])
     show.table(
@@ -153,7 +160,8 @@ def _gate(verdict_file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _summary(versions: Sequence[int], gate: dict[str, Any]) -> str:
     if len(versions) > 1:
         return f"version {versions[-1]} passed the gate, was published and swapped in while requests kept coming"
-    return f"version 1 serves on; the update was not published: {'; '.join(gate['reasons'])}"
+    why = [reason for reason in gate["reasons"] if "passed" not in reason]
+    return f"version 1 serves on; the update was not published: {'; '.join(why)}"
 
 
 def _watched(ledger: Ledger, versions: Sequence[int]) -> dict[str, float | None]:

@@ -37,7 +37,7 @@ from models.train_generator import Progress
 
 JARS: Final = Path("var/kafka-jars")
 VERDICT_FILE: Final = "verdict.json"  # what `nearfeed learn` says of the update
-TRAIN_THREADS: Final = 2
+TRAIN_THREADS: Final = 1  # waiting for each other on busy cores, two are slower than one
 START_AHEAD_S: Final = 35.0  # from the start of our processes to the first live act, wall time
 EXPLORATION_SHARE: Final = 0.1
 

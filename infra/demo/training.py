@@ -39,6 +39,7 @@ from rl.rewards import save_global_table
 BEAM_WIDTH: Final = 32
 GOLDEN_REQUESTS: Final = 32
 TEST_EXPOSURES: Final = 2_000
+RESAMPLES: Final = 1_000
 DAY_MS: Final = 24 * 3600 * 1000
 _HALF_LIVES_H: Final = (12.0, 24.0, 72.0, float("inf"))  # tried for the popularity baseline, as any dial of ours
 
@@ -141,11 +142,22 @@ def quality(
     items = catalog.indices_of(before.items)
     good = items >= 0
     counts = _popularity(items[good], before.at_ms[good], len(catalog), day[0])
+    theirs = ranks_in_scores(counts, targets[chosen, 0])
+    low, high = _interval((ranks <= 10).astype(np.float64) - (theirs <= 10))
     return {
         "recall_at_10": recall_at(ranks, 10),
-        "recall_at_10_popularity": recall_at(ranks_in_scores(counts, targets[chosen, 0]), 10),
+        "recall_at_10_popularity": recall_at(theirs, 10),
+        "recall_difference_low": low,
+        "recall_difference_high": high,
         "test_exposures": float(len(chosen)),
     }
+
+
+def _interval(differences: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean of paired differences."""
+    drawn = np.random.default_rng(0).integers(0, len(differences), (RESAMPLES, len(differences)))
+    low, high = np.quantile(differences[drawn].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _popularity(items: Ints, at_ms: npt.NDArray[np.int64], count: int, now_ms: int) -> npt.NDArray[np.float64]:
