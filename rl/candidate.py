@@ -70,14 +70,18 @@ class Learned(NamedTuple):
 def read_rollouts(
     settings: Settings, serving: Artefact, table: GlobalTable, args: UpdateArguments
 ) -> tuple[Rollouts, list[Span]]:
-    """Everything that outcomes.v1 holds now, with the contexts behind it, and which ranges that was.
+    """The outcomes since the serving version was learned, with the contexts behind them, and which ranges that was.
+
+    activity.v1 is read from its beginning, because states are folds of everything; its newest good exposures are
+    the supervised examples, those that an earlier version has seen included.
 
     Raises:
         BrokerUnavailable: Kafka did not give the ranges in time.
     """
     log = Log.connect(settings.kafka, timeout_s=READ_TIMEOUT_S)
     try:
-        outcome_spans, activity_spans = log.spans(OUTCOMES), log.spans(ACTIVITY)
+        outcome_spans = _since(serving.manifest, log.spans(OUTCOMES))
+        activity_spans = log.spans(ACTIVITY)
         outcomes = [Outcome.FromString(record.value) for record in log.read(outcome_spans) if record.value]
         context = FoldContext(
             serving.catalog,
@@ -97,6 +101,15 @@ def read_rollouts(
     finally:
         log.close()
     return found, [*outcome_spans, *activity_spans]
+
+
+def _since(manifest: ModelManifest, spans: Sequence[Span]) -> list[Span]:
+    """The spans without what the version was already learned from."""
+    learned = {(one.source, one.partition): one.end_offset for one in manifest.data_ranges}
+    return [
+        span._replace(start=min(span.end, max(span.start, learned.get((span.topic, span.partition), 0))))
+        for span in spans
+    ]
 
 
 def stage_candidate(
@@ -132,7 +145,7 @@ def stage_candidate(
             source=span.topic, partition=span.partition, start_offset=span.start, end_offset=span.end
         )
     for name, value in updated.report._asdict().items():
-        if value == value:  # what could not be measured is not a metric
+        if value is not None:
             manifest.metrics[f"update_{name}"] = value
     return staged, manifest
 
@@ -155,7 +168,7 @@ def publish_or_refuse(home: Path, staged: Path, manifest: ModelManifest, judged:
     """
     manifest.gate.CopyFrom(judged.verdict)
     for name, value in (("reward_serving", judged.serving_reward), ("reward_candidate", judged.candidate_reward)):
-        if value == value:
+        if value is not None:
             manifest.metrics[name] = value
     if not judged.verdict.passed:
         return None

@@ -48,12 +48,12 @@ class Estimate(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """The verdict, and the estimates behind it (NaN where a check before them failed)."""
+    """The verdict, and the estimates behind it (None where a check before them failed)."""
 
     verdict: GateVerdict
-    serving_reward: float  # mean expected reward of a slot
-    candidate_reward: float
-    difference: Estimate  # candidate minus serving, paired by request
+    serving_reward: float | None = None  # mean expected reward of a slot
+    candidate_reward: float | None = None
+    difference: Estimate | None = None  # candidate minus serving, paired by request
 
 
 def judge(
@@ -74,7 +74,6 @@ def judge(
         held_out: requests that the update has not seen; their outcomes are not looked at.
         rng: of the bootstrap.
     """
-    nothing = Estimate(float("nan"), float("nan"), float("nan"))
     checks: list[GateCheck] = []
     try:
         catalog = _whole(candidate, serving)
@@ -83,13 +82,13 @@ def judge(
         checks.append(_parity(candidate, manifest, generator, catalog))
     except (ArtefactError, ContractError) as error:
         checks.append(_check("files", False, str(error), 0, 1))
-        return Judged(_verdict(checks), float("nan"), float("nan"), nothing)
+        return Judged(_verdict(checks))
     count = len(held_out.user_ids)
     if count < MIN_CONTEXTS:
         checks.append(
             _check("contexts", False, f"found {count}, expected at least {MIN_CONTEXTS}", count, MIN_CONTEXTS)
         )
-        return Judged(_verdict(checks), float("nan"), float("nan"), nothing)
+        return Judged(_verdict(checks))
     requests = held_out.take(np.sort(rng.permutation(count)[:MAX_CONTEXTS]))
     old, new = (_answers(model, requests, catalog) for model in (serving.generator, generator))
     checks.append(_legality(new, catalog))
@@ -164,8 +163,9 @@ def _per_request(slots: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float:
+    """Over requests with a slate; 0 when there are none, for then nothing was gained."""
     known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    return float(known.mean()) if len(known) else 0.0
 
 
 def _whole(candidate: Path, serving: Artefact) -> Catalog:

@@ -52,8 +52,9 @@ class UpdateArguments:
     """Supervised examples in a step."""
     learning_rate: float = 3e-4
     """A seventh of the first training's peak: an update corrects, it does not retrain."""
-    policy_weight: float = 0.5
-    """GBPO beside the supervised loss."""
+    policy_weight: float = 0.1
+    """GBPO beside the supervised loss. Advantages have no baseline: what is shown often is praised often, so a
+    large weight narrows what is shown. At 2.0 the gate's coverage floor refused the update, at 0.1 it does not."""
     gradient_norm: float = 1.0
     """Gradients are clipped to this norm."""
     max_positives: int = 8_192
@@ -77,14 +78,14 @@ class UpdateReport(NamedTuple):
     examples: int  # supervised
     supervised_loss_before: float  # nats a code
     supervised_loss_after: float
-    liked_log_prob_before: float  # mean of shown tokens with advantage +1, nats, under the serving policy's mask
-    liked_log_prob_after: float
-    disliked_log_prob_before: float  # with -1; NaN when there are none
-    disliked_log_prob_after: float
+    liked_log_prob_before: float | None  # mean of shown tokens with advantage +1, nats, masked; None when none
+    liked_log_prob_after: float | None
+    disliked_log_prob_before: float | None  # with -1; None when there are none
+    disliked_log_prob_after: float | None
     gradient_norm: float  # mean over the steps, before clipping
     gradient_norm_max: float
     kl: float  # KL(serving || updated), nats a token, over the shown items' legal tokens
-    ratio_max: float  # largest pi / pi_old of a shown token with known pi_old, after the update
+    ratio_max: float | None  # largest pi / pi_old of a shown token after the update; None where pi_old is unknown
 
 
 class Updated(NamedTuple):
@@ -217,10 +218,11 @@ def _policy_loss(generator: Generator, shown: _Shown) -> Tensor:
     return gbpo(_log_probs(generator, shown)[told], shown.logged[told], shown.advantage[told])
 
 
-def _advantage_log_probs(generator: Generator, shown: _Shown) -> tuple[float, float]:
+def _advantage_log_probs(generator: Generator, shown: _Shown) -> tuple[float | None, float | None]:
     """Mean log-probability of shown tokens with advantage +1, and with -1. GBPO moves these; its value is capped."""
     found = _log_probs(generator, shown)
-    return float(found[shown.advantage > 0].mean()), float(found[shown.advantage < 0].mean())
+    liked, disliked = found[shown.advantage > 0], found[shown.advantage < 0]
+    return (float(liked.mean()) if len(liked) else None), (float(disliked.mean()) if len(disliked) else None)
 
 
 def _log_probs(generator: Generator, shown: _Shown) -> Tensor:
@@ -228,7 +230,7 @@ def _log_probs(generator: Generator, shown: _Shown) -> Tensor:
     return token_log_probs(generator(shown.context, shown.codes), shown.codes, shown.legal).masked
 
 
-def _movement(serving: Generator, updated: Generator, shown: _Shown) -> tuple[float, float]:
+def _movement(serving: Generator, updated: Generator, shown: _Shown) -> tuple[float, float | None]:
     """Mean KL of a token's legal choices, and the largest ratio to a logged probability, over items with advantage."""
     told = shown.advantage != 0
     legal, codes = shown.legal[told], shown.codes[told].long()[..., None]
@@ -239,7 +241,7 @@ def _movement(serving: Generator, updated: Generator, shown: _Shown) -> tuple[fl
     kl = (old.exp() * (old - new)).masked_fill(~legal, 0.0).sum(dim=-1).mean()
     ratio = (new.gather(-1, codes).squeeze(-1) - shown.logged[told]).exp()
     known = ratio[~torch.isnan(ratio)]
-    return float(kl), float(known.max()) if len(known) else float("nan")
+    return float(kl), float(known.max()) if len(known) else None
 
 
 def _some(count: int, wanted: int, chance: torch.Generator) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 
 from core.clock import FixedClock
-from core.errors import BrokerUnavailable, ContractError
+from core.errors import BrokerUnavailable, ContractError, InputError
 from core.producer import make_producer, send_record
 from core.settings import Settings
 from core.topics import ACTIVITY, OUTCOMES
@@ -86,6 +86,10 @@ def test_one_turn_of_learning_publishes_the_next_version_or_says_why_not(setting
         assert (manifest.parent_version, current(world.home)) == (1, learned.version)
         read = {(one.source, one.partition): one.end_offset for one in manifest.data_ranges}
         assert sum(end for (source, _), end in read.items() if source == ACTIVITY) == len(world.log)
+        with pytest.raises(
+            InputError, match="found 0 requests"
+        ):  # an outcome teaches one version, not its children too
+            learn(settings, ARGS, clock=CLOCK, users=world.users, table=world.table)
 
 
 def test_an_unreachable_broker_is_one_line(settings: Settings) -> None:

@@ -113,7 +113,7 @@ def test_a_model_that_forgot_everything_is_refused_for_its_reward(
     folder, manifest = damaged(world, updated, upside_down)
     verdict = judged(world, found, folder, manifest)
     assert "reward" in failed(verdict) and "parity" not in failed(verdict)
-    assert verdict.difference.mean < -REWARD_MARGIN
+    assert verdict.difference is not None and verdict.difference.mean < -REWARD_MARGIN
     assert any(line.startswith("reward: REFUSED: found -") for line in reasons(verdict.verdict))
     assert publish_or_refuse(world.home, folder, manifest, verdict) is None
     assert current(world.home) == 1

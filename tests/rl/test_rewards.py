@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import ArtefactError
+from feature_repo.folds.watch import bucket_of
 from protos.events.v1.interaction_pb2 import Action
 from protos.events.v1.outcome_pb2 import Outcome
 from rl.rewards import (
@@ -122,6 +123,11 @@ def test_the_table_survives_storage_and_refuses_another_shape(tmp_path: Path) ->
 
 def test_buckets_are_powers_of_two_seconds() -> None:
     assert duration_buckets([0.0, 0.5, 1.0, 7.9, 8.0, 1e9]).tolist() == [-1, 0, 0, 2, 3, 11]
+
+
+@given(st.integers(1, 24 * 3600 * 1000))
+def test_buckets_are_those_that_the_watch_view_keeps(duration_ms: int) -> None:
+    assert int(duration_buckets(duration_ms / 1000.0)) == bucket_of(duration_ms)
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=200))
