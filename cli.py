@@ -125,9 +125,18 @@ def features_show(user_id: str, as_json: AsJson = False) -> None:
         print(json.dumps(views, indent=2, default=str))
         return
     rows = [
-        {"view": view, "feature": name, "value": value} for view, part in views.items() for name, value in part.items()
+        {"view": view, "feature": name, "value": _brief(value)}
+        for view, part in views.items()
+        for name, value in part.items()
     ]
     _show(rows, False, f"User {user_id}")
+
+
+def _brief(value: Any) -> str:
+    """A long vector by its first numbers; anything else whole."""
+    if isinstance(value, list) and len(value) > 8 and isinstance(value[0], float):
+        return f"[{', '.join(f'{number:.3f}' for number in value[:4])}, … {len(value)} numbers]"
+    return str(value)
 
 
 @app.command("stream")
@@ -337,7 +346,7 @@ def learn_command(
     city: Annotated[int | None, typer.Option(help="Judge by the people of the synthetic city of this seed.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """One policy update on everything in outcomes.v1: update, gate, and publication or refusal with its reasons.
+    """One policy update on the outcomes since the serving version: update, gate, publication or refusal with reasons.
 
     Ends with 0 when the gate has spoken, whatever it said; a published version is swapped in by every scorer.
     """

@@ -41,6 +41,7 @@ class Sieved(NamedTuple):
 
     kept: npt.NDArray[np.intp]  # positions among the items that came in, ascending
     removed: dict[str, int]
+    removed_by: list[str]  # (M,) the filter that took each item away; empty = kept
 
 
 def sieve(items: Ints, catalog: Catalog, about: Circumstances, codes: Ints | None = None) -> Sieved:
@@ -52,12 +53,15 @@ def sieve(items: Ints, catalog: Catalog, about: Circumstances, codes: Ints | Non
     """
     kept = np.arange(len(items))
     removed: dict[str, int] = {}
+    removed_by = [""] * len(items)
     for name, taken in _filters(items, catalog, about, codes):
         gone = taken[kept]
         if gone.any():
             removed[name] = int(np.count_nonzero(gone))
+            for position in kept[gone].tolist():
+                removed_by[position] = name
             kept = kept[~gone]
-    return Sieved(kept, removed)
+    return Sieved(kept, removed, removed_by)
 
 
 def _filters(items: Ints, catalog: Catalog, about: Circumstances, codes: Ints | None) -> Iterable[tuple[str, Flags]]:

@@ -119,7 +119,7 @@ def impression_of(shown: Shown) -> Impression:
         feature_ages=feature_ages(answer),
         feature_cursor=feature_cursor(answer),
         candidates=_candidates(answer),
-        removals=[Removal(filter=name, count=count) for name, count in answer.removed.items()],
+        removals=[Removal(filter=name, count=count) for name, count in answer.sieved.removed.items()],
         slots=[
             Slot(item_id=slot.item_id, position=position, source=slot.source, candidate_index=slot.candidate)
             for position, slot in enumerate(answer.slots)
@@ -171,11 +171,14 @@ def _candidates(answer: Answer) -> list[Candidate]:
         generated.codes.tolist(),
         generated.masked_log_probs.tolist(),
         generated.log_probs.tolist(),
+        answer.sieved.removed_by,
         strict=True,
     )
     return [
-        Candidate(item_id=items[item].item_id, codes=codes, masked_log_probs=masked, log_probs=full)
-        for item, codes, masked, full in rows
+        Candidate(
+            item_id=items[item].item_id, codes=codes, masked_log_probs=masked, log_probs=full, removed_by=removed_by
+        )
+        for item, codes, masked, full, removed_by in rows
     ]
 
 

@@ -28,7 +28,7 @@ from core.ids import item_key
 from core.telemetry import STAGE_IN, STAGE_OUT, STAGE_REMOVED, STAGE_SECONDS
 from feature_repo.folds.popularity import CellState, cell_key, merged
 from feature_repo.layouts import GLOBAL_CELL, HISTORY_ROW, INTERESTS, PLACES, WATCH, UserRows
-from grpc_api.filters import Circumstances, sieve
+from grpc_api.filters import Circumstances, Sieved, sieve
 from grpc_api.last_known import LastKnown
 from grpc_api.selection import Draw, draw
 from grpc_api.serving import Generated, Question, Serving
@@ -133,7 +133,7 @@ class Answer(NamedTuple):
     serving: Serving  # whose catalogue the slate obeys
     hydrated: Hydrated
     generated: Generated | None
-    removed: dict[str, int]  # of the generated, by filter
+    sieved: Sieved  # what the filters kept and took of the generated
     slots: tuple[Slot, ...]
     drawn: Draw | None
     reasons: tuple[str, ...]
@@ -180,8 +180,8 @@ class Pipeline:
         # From here on nothing waits, so the catalogue cannot change under a stage.
         serving = generated.serving if generated is not None else self._serving()
         about = self._circumstances(query, hydrated)
-        kept, removed = _filter(generated, about, trace)
-        slots, drawn = self._select(query, generated, kept, trace)
+        sieved = _filter(generated, about, trace)
+        slots, drawn = self._select(query, generated, sieved.kept, trace)
         slots = _fill(query, hydrated, serving, about, slots, trace)
         short = (SLATE_SHORT,) if len(slots) < query.slate_size else ()
         return Answer(
@@ -190,7 +190,7 @@ class Pipeline:
             serving,
             hydrated,
             generated,
-            removed,
+            sieved,
             slots,
             drawn,
             (*hydrated.reasons, *reasons, *short),
@@ -289,18 +289,16 @@ class Pipeline:
             ), drawn
 
 
-def _filter(
-    generated: Generated | None, about: Circumstances, trace: "_Trace"
-) -> tuple[npt.NDArray[np.intp], dict[str, int]]:
-    """Positions of the generated that may be shown, best first, and how many each filter took away."""
+def _filter(generated: Generated | None, about: Circumstances, trace: "_Trace") -> Sieved:
+    """What may be shown of the generated, best first."""
     if generated is None:
-        return np.empty(0, np.intp), {}
+        return Sieved(np.empty(0, np.intp), {}, [])
     with trace.stage("filter", entering=len(generated.items)) as passed:
-        kept, removed = sieve(generated.items, generated.serving.catalog, about, generated.codes)
-        passed.out(len(kept))
-        for name, count in removed.items():
+        sieved = sieve(generated.items, generated.serving.catalog, about, generated.codes)
+        passed.out(len(sieved.kept))
+        for name, count in sieved.removed.items():
             passed.removed(name, count)
-        return kept, removed
+        return sieved
 
 
 def _fill(

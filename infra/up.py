@@ -50,11 +50,7 @@ def run_platform(settings: Settings, home: Path, *, jars: Path, workers: int, sa
             names.append("ingest")
             say(processes.wait_for("ingest", r"ingest\.ready .*", READY_S)[0])
             if current(here.registry.home) is None:
-                say(f"no model in {here.registry.home}: `nearfeed train` publishes one; then start again for a scorer")
-            else:
-                processes.start("scorer", "serve", "scorer")
-                names.append("scorer")
-                say(processes.wait_for("scorer", r"scorer\.ready .*", READY_S)[0])
+                say(f"no model in {here.registry.home}: the scorer starts when `nearfeed train` has published one")
             environment = home / ENVIRONMENT_FILE
             environment.touch(mode=0o600)
             environment.write_text(
@@ -62,6 +58,10 @@ def run_platform(settings: Settings, home: Path, *, jars: Path, workers: int, sa
             )
             say(f"other shells: source {environment}; Ctrl-C ends everything")
             while not stopping.is_set():
+                if "scorer" not in names and current(here.registry.home) is not None:
+                    processes.start("scorer", "serve", "scorer")
+                    names.append("scorer")
+                    say(processes.wait_for("scorer", r"scorer\.ready .*", READY_S)[0])
                 servers.check()
                 for name in names:
                     processes.check(name)

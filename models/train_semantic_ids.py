@@ -3,7 +3,7 @@
 A new tokenizer gives every item a new path and every stored vector a new meaning: states that were folded with the
 old one begin anew as their users act, or are replayed. So its version is the caller's to raise.
 
-    nearfeed train semantic-ids
+    nearfeed train
 """
 
 from collections.abc import Sequence

@@ -160,7 +160,7 @@ def _gate(verdict_file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _summary(versions: Sequence[int], gate: dict[str, Any]) -> str:
     if len(versions) > 1:
         return f"version {versions[-1]} passed the gate, was published and swapped in while requests kept coming"
-    why = [reason for reason in gate["reasons"] if "passed" not in reason]
+    why = [reason for reason in gate["reasons"] if "REFUSED" in reason]
     return f"version 1 serves on; the update was not published: {'; '.join(why)}"
 
 

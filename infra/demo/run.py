@@ -33,7 +33,9 @@ from infra.demo.show import Show
 from infra.demo.training import FirstArguments, FirstVersion, train_first_version
 from infra.local import LOCK_FILE, LocalServers, lock_home
 from infra.processes import Processes
+from models.registry import load_manifest
 from models.train_generator import Progress
+from rl.announce import announce
 
 JARS: Final = Path("var/kafka-jars")
 VERDICT_FILE: Final = "verdict.json"  # what `nearfeed learn` says of the update
@@ -87,6 +89,7 @@ def run_demo(scenario: Scenario, home: Path) -> int:
         show.step("Version 1: semantic ids and generator, from the days before the replay")
         with times.of("train"):
             first = _train(recorded, scenario.arguments(), settings, show)
+        announce(settings.kafka, load_manifest(settings.registry.home, first.version))
         for line in first.health:
             show.say(line)
         found = first.metrics

@@ -1,5 +1,7 @@
 """Each filter takes what it names and nothing else; kept and removed add up."""
 
+from collections import Counter
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,5 +106,7 @@ def test_every_item_is_kept_or_counted_once(data: st.DataObject) -> None:
     sieved = sieve(items, shelf, circumstances)
     assert len(sieved.kept) + sum(sieved.removed.values()) == len(items)
     assert (np.diff(sieved.kept) > 0).all()
+    assert [position for position, name in enumerate(sieved.removed_by) if not name] == sieved.kept.tolist()
+    assert Counter(name for name in sieved.removed_by if name) == sieved.removed
     again = sieve(items[sieved.kept], shelf, circumstances)
     assert len(again.kept) == len(sieved.kept)

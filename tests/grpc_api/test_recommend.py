@@ -345,6 +345,7 @@ async def test_the_impression_holds_everything_learning_needs(known: ScorerWorld
         assert slot.position == position
         assert impression.candidates[slot.candidate_index].item_id == slot.item_id
     assert {removal.filter: removal.count for removal in impression.removals} == {"just_seen": 1}
+    assert [candidate.removed_by for candidate in impression.candidates].count("just_seen") == 1
 
 
 async def test_filled_slots_point_at_no_candidate(known: ScorerWorld) -> None:

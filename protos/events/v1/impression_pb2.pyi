@@ -213,7 +213,10 @@ class Candidate(_message.Message):
     CODES_FIELD_NUMBER: _builtins.int
     MASKED_LOG_PROBS_FIELD_NUMBER: _builtins.int
     LOG_PROBS_FIELD_NUMBER: _builtins.int
+    REMOVED_BY_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
+    removed_by: _builtins.str
+    """the filter that took it away; empty = kept, so selection chose among it"""
     @_builtins.property
     def codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -231,10 +234,11 @@ class Candidate(_message.Message):
         codes: _abc.Iterable[_builtins.int] | None = ...,
         masked_log_probs: _abc.Iterable[_builtins.float] | None = ...,
         log_probs: _abc.Iterable[_builtins.float] | None = ...,
+        removed_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codes", b"codes", "item_id", b"item_id", "log_probs", b"log_probs", "masked_log_probs", b"masked_log_probs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codes", b"codes", "item_id", b"item_id", "log_probs", b"log_probs", "masked_log_probs", b"masked_log_probs", "removed_by", b"removed_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,7 +278,7 @@ class Slot(_message.Message):
     position: _builtins.int
     """0 = top"""
     source: _builtins.str
-    """generator | explored | nearby | popular"""
+    """generator | explored | nearby | popular | catalog"""
     candidate_index: _builtins.int
     """into candidates; -1 = not generated"""
     def __init__(

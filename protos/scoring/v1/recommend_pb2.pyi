@@ -85,7 +85,7 @@ class RecommendedItem(_message.Message):
     item_id: _builtins.str
     position: _builtins.int
     source: _builtins.str
-    """generator | explored | nearby | popular"""
+    """generator | explored | nearby | popular | catalog"""
     log_prob: _builtins.float
     """masked log-probability of the path; 0 when not generated"""
     distance_m: _builtins.float
