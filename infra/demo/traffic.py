@@ -34,6 +34,7 @@ ASKERS: Final = 2
 COMES_BACK_MS: Final = 30 * 60 * 1000  # platform time between two requests of one user
 DIRECT_SHARE: Final = 5  # every fifth user writes to Kafka without IngestService
 REPEAT_EVERY: Final = 50  # every 50th recorded act is sent twice, as a client that lost the answer would
+ASK_PAUSE_S: Final = 0.05  # of an asker after each slate: two cores also carry servers, workers and the update
 PROBE_PAUSE_S: Final = 0.2
 FRESH_TIMEOUT_S: Final = 10.0
 ASK_DEADLINE_S: Final = 1.0  # the caller's patience; the demo wants degraded answers counted, not calls lost
@@ -203,6 +204,7 @@ class Traffic:
             self._ledger.rewards.append(Reward(time.monotonic(), response.model_version, share))
             for act in acts:
                 heapq.heappush(self._due, (_at_ms(act), next(self._sequence), act))
+            await asyncio.sleep(ASK_PAUSE_S)
 
     def _offered_as_probe(self, event: Interaction) -> bool:
         try:
