@@ -9,21 +9,24 @@ from kafka import KafkaProducer
 
 from core.clock import PlatformClock
 from core.errors import NotReady
+from core.geo import distance_m
 from core.producer import send_record
 from core.settings import Settings
 from core.topics import ACTIVITY
 from feature_repo.inspect import inspect_user
 from grpc_api.client import Client
 from infra.demo.ledger import Ledger
+from infra.demo.recorded import Recorded
 from infra.demo.show import Show
 from infra.demo.traffic import Traffic
 from models.catalog import Catalog
 from protos.catalog.v1.catalog_pb2 import CatalogChange, Item
-from protos.events.v1.interaction_pb2 import ORIGIN_SIMULATED, Action, Interaction
-from protos.scoring.v1.recommend_pb2 import RecommendResponse
+from protos.events.v1.interaction_pb2 import ORIGIN_SIMULATED, Action, Interaction, Location
+from protos.scoring.v1.recommend_pb2 import RecommendedItem, RecommendResponse
 
 SEEN_S: Final = 10.0
-_DAY_MS: Final = 24 * 3600 * 1000
+_HOUR_MS: Final = 3600 * 1000
+_DAY_MS: Final = 24 * _HOUR_MS
 _SHOWN: Final = (("user_history", "applied"), ("user_history", "item"), ("user_interests", "weight"))
 
 
@@ -89,6 +92,26 @@ async def three_acts(
     )
 
 
+async def two_places(recorded: Recorded, clock: PlatformClock, traffic: Traffic, show: Show, user_id: str) -> None:
+    """The same user's slate at the two ends of their day, at the same moment: what is nearby changes with the user."""
+    now_ms = clock.now_ms()
+    day = [recorded.location_of(user_id, now_ms - now_ms % _DAY_MS + hour * _HOUR_MS) for hour in range(24)]
+    known = [where for where in day if where is not None]
+    if not known:
+        return  # these days know no places
+    first = known[0]
+    away = max(known, key=lambda where: _distance_m(first, where))
+    slates = [(await traffic.ask(user_id, preview=True, where=where)).items for where in (first, away)]
+    show.say(f"user {user_id} asks from two places, {_distance_m(first, away) / 1000:.1f} km apart")
+    show.table(
+        "slate, with the distance from where the user is",
+        [
+            {"position": one.position, "first place": _away(one), "second place": _away(two)}
+            for one, two in zip(*slates, strict=False)
+        ],
+    )
+
+
 async def bad_input(
     clock: PlatformClock, catalog: Catalog, traffic: Traffic, producer: KafkaProducer, ledger: Ledger, user_id: str
 ) -> None:
@@ -149,6 +172,14 @@ def _elsewhere(catalog: Catalog, slate: RecommendResponse) -> tuple[str, str]:
         if first not in taken and len(members) > 1:
             return catalog.items[members[0]].item_id, catalog.items[members[1]].item_id
     raise NotReady("found no first code with two items outside the slate")
+
+
+def _distance_m(one: Location, two: Location) -> float:
+    return distance_m(one.latitude, one.longitude, two.latitude, two.longitude)
+
+
+def _away(item: RecommendedItem) -> str:
+    return f"{item.item_id}, {item.distance_m / 1000:.1f} km" if item.HasField("distance_m") else item.item_id
 
 
 def _short(views: dict[str, dict[str, Any]], view: str, name: str) -> str:

@@ -14,7 +14,7 @@ from core.settings import Settings
 from feature_repo.store import PackedStore
 from grpc_api.client import Client
 from infra.demo import accounts
-from infra.demo.incidents import Legality, bad_input, change_catalog, three_acts
+from infra.demo.incidents import Legality, bad_input, change_catalog, three_acts, two_places
 from infra.demo.ledger import Ledger
 from infra.demo.people import People
 from infra.demo.recorded import Recorded
@@ -165,6 +165,7 @@ class Live:
                 if elapsed_s >= LOOK_AT_S and not looked:
                     looked = True
                     await three_acts(self._settings, self._clock, self._catalog, traffic, self._show, user_id)
+                    await two_places(self._recorded, self._clock, traffic, self._show, user_id)
                 if elapsed_s >= TROUBLE_AT_S and not troubled:
                     troubled = True
                     await self._trouble(traffic, ingest, user_id)

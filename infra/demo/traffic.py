@@ -25,7 +25,7 @@ from infra.demo.ledger import Answer, Fresh, Ledger, Reward
 from infra.demo.people import People, Shown
 from infra.demo.recorded import Recorded
 from protos.events.v1.activity_pb2 import Activity
-from protos.events.v1.interaction_pb2 import ORIGIN_SIMULATED, Interaction
+from protos.events.v1.interaction_pb2 import ORIGIN_SIMULATED, Interaction, Location
 from protos.ingest.v1.ingest_pb2 import IngestResponse
 from protos.scoring.v1.recommend_pb2 import RecommendRequest, RecommendResponse
 
@@ -109,8 +109,10 @@ class Traffic:
         self._ledger.count("kept")
         return acknowledged
 
-    async def ask(self, user_id: str, *, preview: bool, request_id: str = "") -> RecommendResponse:
-        """One answer for a user where the user is now; counted apart when it is a preview."""
+    async def ask(
+        self, user_id: str, *, preview: bool, request_id: str = "", where: Location | None = None
+    ) -> RecommendResponse:
+        """One answer for a user where the user is now, or at `where`; counted apart when it is a preview."""
         asked_at = time.monotonic()
         response = await self._scorer.recommend(
             RecommendRequest(
@@ -118,7 +120,7 @@ class Traffic:
                 user_id=user_id,
                 slate_size=SLATE,
                 surface="demo",
-                location=self._recorded.location_of(user_id, self._clock.now_ms()),
+                location=where or self._recorded.location_of(user_id, self._clock.now_ms()),
                 preview=preview,
                 origin=ORIGIN_SIMULATED,
             ),
