@@ -37,9 +37,7 @@ class Kafka(Section):
     )
     activity_partitions: int = Field(4, ge=1, description="fixed for activity.v1; more is a new topic version")
     replication: int = Field(1, ge=1, description="replication factor of topics made by `topics apply`")
-    retention_days: int = Field(
-        30, ge=0, description="of activity, outcomes and rejects, platform time; 0 = for ever"
-    )
+    retention_days: int = Field(30, ge=0, description="of activity, outcomes and rejects, platform time; 0 = for ever")
     request_timeout_ms: int = Field(10_000, ge=100)
 
 

@@ -52,8 +52,9 @@ class Crew:
                 self.workers[place] = self._start()
 
     def stop(self) -> None:
-        """Both end in order."""
+        """Both end in order, also one that has only just been started."""
         for worker in self.workers:
+            worker.wait_ready()
             assert worker.end(signal.SIGTERM) == 0, worker.log.read_text()
 
     def kill(self) -> None:
