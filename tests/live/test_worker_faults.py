@@ -112,6 +112,7 @@ def test_minutes_of_faults_leave_no_trace(servers: LocalServers, settings: Setti
         load.join(rng.uniform(1.0, 8.0))
         crew.replace_the_fallen()
     wait_until_quiet(settings)
+    crew.replace_the_fallen()  # who woke last may have learnt only now that it was fenced
     crew.stop()
     print(f"fenced {crew.fenced}")
     assert_no_trace(settings, load.sent)
