@@ -71,6 +71,49 @@ class Worker:
         return self.process.wait(PATIENCE_S)
 
 
+class Crew:
+    """Two workers, replaced as they end."""
+
+    def __init__(self, settings: Settings, logs: Path) -> None:
+        self._settings = settings
+        self._logs = logs
+        self._started = 0
+        self.fenced = 0
+        self.workers = [self._start(), self._start()]
+        for worker in self.workers:
+            worker.wait_ready()
+
+    def end(self, place: int, sent: signal.Signals) -> int:
+        """The worker's exit code; a new one has its place."""
+        code = self.workers[place].end(sent)
+        self.workers[place] = self._start()
+        return code
+
+    def replace_the_fallen(self) -> None:
+        """A worker may end itself with one line when it was fenced, or when a server was away for long."""
+        for place, worker in enumerate(self.workers):
+            if worker.process.poll() is not None:
+                text = worker.log.read_text()
+                assert "worker.failed" in text and "reason=unexpected" not in text, text
+                self.fenced += "another owner" in text
+                self.workers[place] = self._start()
+
+    def stop(self) -> None:
+        """Both end in order, also one that has only just been started."""
+        for worker in self.workers:
+            worker.wait_ready()
+            assert worker.end(signal.SIGTERM) == 0, worker.log.read_text()
+
+    def kill(self) -> None:
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.end(signal.SIGKILL)
+
+    def _start(self) -> Worker:
+        self._started += 1
+        return Worker(self._settings, self._logs / f"worker-{self._started}.log")
+
+
 def prepared(platform_settings: Settings) -> Settings:
     """Settings for workers that close answers within seconds; topics and tables exist."""
     chosen = platform_settings.model_copy(
