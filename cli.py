@@ -81,7 +81,7 @@ def _show(rows: list[dict[str, Any]], as_json: bool, title: str) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
-    Console().print(table)
+    Console(markup=False).print(table)  # brackets in names and reasons are text
 
 
 @settings_app.command("show")
