@@ -67,7 +67,7 @@ class Streams(Section):
     group: str = Field("nearfeed-state", description="consumer group, and the processor's name in its cursors")
     max_batch: int = Field(100, ge=1, description="frames in one micro-batch")
     max_wait_ms: int = Field(20, ge=0, description="how long a micro-batch waits to fill")
-    cache_users: int = Field(20_000, ge=0, description="users whose state a partition's owner keeps in memory")
+    cache_users: int = Field(5_000, ge=0, description="users whose state a partition's owner keeps in memory")
     horizon_s: int = Field(1800, ge=1, description="how long an impression waits for acts, event time")
     heartbeat_s: float = Field(1.0, gt=0, description="wall seconds between heartbeats on an idle partition")
     location_resolution: int = Field(9, ge=0, le=15, description="finest H3 resolution that states keep")

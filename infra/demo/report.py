@@ -102,7 +102,8 @@ def _rewards(report: dict[str, Any]) -> Figure:
     figure, axes = plt.subplots(figsize=(4.5, 3))
     reward = report["reward"]
     values = [reward["v1"] or 0.0, reward["v2"] or 0.0]
-    axes.bar(["version 1", "version 2"], values, color=[_COLOURS[1], _COLOURS[2]])
+    second = "version 2" if report["gate"]["verdict"] == "passed" else "refused candidate"
+    axes.bar(["version 1", second], values, color=[_COLOURS[1], _COLOURS[2]])
     if reward.get("difference"):
         _, low, high = reward["difference"]
         difference = values[1] - values[0]
