@@ -61,6 +61,7 @@ def build_report(
         "events_rejected_at_the_door": counts["refused"],
         "events_rejected_on_the_topic": rejected_events,
         "records_rejected_on_the_topic": len(rejects) - rejected_events,
+        "poison_records_sent": counts["poison_records"],
         "events_unanswered": counts["events_unanswered"],
         "repeats_sent": counts["repeats_sent"],
         "duplicates_skipped": state.duplicates,
@@ -102,6 +103,11 @@ def disagreements(report: dict[str, Any]) -> list[str]:
         wrong.append(
             f"events applied: found {report['events_applied']:,} in the store, expected {expected:,} "
             "(kept - duplicates - rejected on the topic); look at the logs of the stream workers"
+        )
+    if report["records_rejected_on_the_topic"] != report["poison_records_sent"]:
+        wrong.append(
+            f"unreadable records: found {report['records_rejected_on_the_topic']} in rejected.v1, expected the "
+            f"{report['poison_records_sent']} that were sent; look at the logs of the stream workers"
         )
     if report["illegal_items"]:
         wrong.append(f"illegal items: found {report['illegal_items']}, expected 0; look at the scorer's log")

@@ -53,6 +53,7 @@ def ledger() -> Ledger:
     for _ in range(5):
         made.refuse("action")
     made.count("requests", 2)
+    made.count("poison_records")
     made.answers += [Answer(1.0, 10.0, 1, False, False), Answer(2.0, 30.0, 2, True, True)]
     made.fresh += [Fresh(1.5, 100.0)]
     made.rewards += [Reward(1.0, 1, 0.25), Reward(2.0, 1, 0.75)]
@@ -140,6 +141,7 @@ def test_accounts_that_agree_are_silent(sound: dict[str, Any]) -> None:
         ({"events_kept": 100}, "expected 91"),
         ({"duplicates_skipped": 5}, "expected 91"),
         ({"events_rejected_on_the_topic": 4}, "expected 89"),
+        ({"records_rejected_on_the_topic": 0}, "unreadable records: found 0 in rejected.v1, expected the 1"),
         ({"illegal_items": 1}, "illegal items: found 1, expected 0"),
         ({"impressions_logged": 1}, "impressions: found 1 in the log, expected 2"),
         ({"impressions_logged": 3}, "impressions: found 3 in the log, expected 2"),
