@@ -39,6 +39,9 @@ MODEL_VERSION: Final = Gauge("nearfeed_model_version", "Version that answers")
 MODEL_SWAPS: Final = Counter("nearfeed_model_swaps_total", "Attempts to swap the model", ["result"])
 CATALOG_OFFSET: Final = Gauge("nearfeed_catalog_offset", "catalog.v1 offset applied")
 
+# What these clients cannot do comes back as an exception, which says it in one line; every attempt would be more lines.
+_QUIET: Final = ("kafka", "psycopg.pool")
+
 
 def serve_metrics(port: int) -> int:
     """Serve /metrics on the loopback address; returns the port, which is a free one for 0.
@@ -64,4 +67,5 @@ def configure_logging(level: str, process: str) -> None:
         format=f"%(asctime)s %(levelname)s {process} %(name)s: %(message)s",
         force=True,
     )
-    logging.getLogger("kafka").setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    for library in _QUIET:
+        logging.getLogger(library).setLevel(logging.CRITICAL)

@@ -156,7 +156,8 @@ def rollback(home: Path, version: int | None = None) -> int:
         serving = current(home)
         older = [number for number in versions(home) if serving is not None and number < serving]
         if not older:
-            raise ArtefactError(f"{home}: found no version before {serving}; name one to roll back to")
+            found = "no published version" if serving is None else f"no version before {serving}"
+            raise ArtefactError(f"{home}: found {found}, expected one to roll back to; see `nearfeed models list`")
         version = older[-1]
     verify(home, version)
     with _locked(home):

@@ -49,8 +49,6 @@ _MOST_THREADS: Final = 4  # folding holds the interpreter; more threads would on
 _STOP_S: Final = 15.0  # then the process ends without leaving the group
 # What these cannot do comes back as an exception or is tried again; every attempt would be lines of its own.
 _LOG_LEVELS: Final = {
-    "kafka": logging.CRITICAL,
-    "psycopg.pool": logging.CRITICAL,
     "aiokafka": logging.ERROR,
     "faust": logging.WARNING,
     "mode": logging.WARNING,
