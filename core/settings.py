@@ -73,10 +73,14 @@ class Streams(Section):
     location_resolution: int = Field(9, ge=0, le=15, description="finest H3 resolution that states keep")
 
 
+# Servers listen below Linux's range for outgoing connections (32768-60999): in it, another program's connection can
+# hold the port when a server starts.
+
+
 class Scorer(Section):
     """RecommendService."""
 
-    address: str = Field("127.0.0.1:50052", description="host:port; port 0 = any free one")
+    address: str = Field("127.0.0.1:7052", description="host:port; port 0 = any free one")
     default_deadline_ms: int = Field(200, ge=10, description="when the call names none")
     reserve_ms: int = Field(20, ge=0, description="kept back for answering; fallback starts before it is spent")
     max_queue: int = Field(64, ge=1, description="requests in work or waiting; beyond it a call is refused")
@@ -91,7 +95,7 @@ class Scorer(Section):
 class Ingest(Section):
     """IngestService and CatalogService."""
 
-    address: str = Field("127.0.0.1:50051", description="host:port; port 0 = any free one")
+    address: str = Field("127.0.0.1:7051", description="host:port; port 0 = any free one")
     max_events: int = Field(1000, ge=1, description="events in one call")
     max_request_bytes: int = Field(1 << 20, ge=1024)
     linger_ms: int = Field(5, ge=0, description="how long a frame waits for more events")
