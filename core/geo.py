@@ -20,11 +20,6 @@ def cell_of(latitude: float, longitude: float, resolution: int) -> int:
     return int(h3.latlng_to_cell(latitude, longitude, resolution))
 
 
-def parent_of(cell: int, resolution: int) -> int:
-    """The coarser cell at `resolution` that holds `cell`."""
-    return int(h3.cell_to_parent(cell, resolution))
-
-
 def neighbours(cell: int) -> list[int]:
     """The cells that touch `cell`, itself left out: six, or five around a pentagon; ascending."""
     return sorted(int(near) for near in h3.grid_disk(cell, 1) if near != cell)

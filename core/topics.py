@@ -4,7 +4,6 @@ The partition count of a topic is fixed for its version: the partition is part o
 means. More partitions are a new topic version beside the old one.
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 ACTIVITY = "activity.v1"
@@ -67,11 +66,3 @@ def topics(activity_partitions: int, retention_ms: int) -> tuple[Topic, ...]:
         ),
         Topic(MODELS, "model_version", "protos.registry.v1.ModelManifest", 1, FOR_EVER_MS, False, "what was published"),
     )
-
-
-def topic_named(name: str, among: Iterable[Topic]) -> Topic:
-    """The topic called `name`; KeyError when there is none."""
-    for topic in among:
-        if topic.name == name:
-            return topic
-    raise KeyError(name)

@@ -114,7 +114,6 @@ def _watch_table() -> Ints:
 _WATCH_BUCKET: Final = _watch_table()
 _HISTORY_RANKS: Final = np.arange(HISTORY)
 _POSITIVE_RANKS: Final = np.arange(POSITIVES)
-_UNKNOWN_PLACE: Final = (float("nan"), float("nan"))
 
 
 def context_batch(

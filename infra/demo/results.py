@@ -62,6 +62,8 @@ def build_report(
         "events_rejected_on_the_topic": rejected_events,
         "records_rejected_on_the_topic": len(rejects) - rejected_events,
         "poison_records_sent": counts["poison_records"],
+        "events_straight_to_kafka": counts["direct_sent"],
+        "refused_by_field": dict(ledger.refusals),
         "events_unanswered": counts["events_unanswered"],
         "repeats_sent": counts["repeats_sent"],
         "duplicates_skipped": state.duplicates,
@@ -82,6 +84,7 @@ def build_report(
         "freshness_timeouts": counts["freshness_timeouts"],
         "recommend_ms": percentiles(answered),
         "model_versions": list(result.versions),
+        "learn_exit_code": result.learn_exit_code,
         "answers_by_version": {str(v): sum(a.model_version == v for a in ledger.answers) for v in result.versions},
         "gate": gate,
         "reward": reward | {"watched_share_live": _watched(ledger, result.versions)},
@@ -116,6 +119,11 @@ def disagreements(report: dict[str, Any]) -> list[str]:
             f"impressions: found {report['impressions_logged']:,} in the log, expected {report['requests']:,}, "
             "one per answered request; look at the scorer's log"
         )
+    if report["learn_exit_code"]:
+        wrong.append(f"the policy update ended with {report['learn_exit_code']}, expected 0; look at the log of learn")
+    newest = report["model_versions"][-1]
+    if not report["answers_by_version"][str(newest)]:
+        wrong.append(f"version {newest} is current, expected it in an answer, found none; look at the scorer's log")
     if report["gate"]["verdict"] == "none":
         wrong.append("the policy update gave no verdict; look at the log of learn")
     return wrong

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.geo import EARTH_RADIUS_M, cell_name, cell_of, centre_of, distance_m, distances_m, neighbours, parent_of
+from core.geo import EARTH_RADIUS_M, cell_name, cell_of, centre_of, distance_m, distances_m, neighbours
 
 HALF_WAY_ROUND_M = math.pi * EARTH_RADIUS_M
 latitudes = st.floats(-90, 90)
@@ -77,11 +77,6 @@ def test_neighbours_are_mutual_and_leave_the_cell_out(latitude: float, longitude
 
 def test_pentagon_has_five_neighbours() -> None:
     assert [len(neighbours(cell)) for cell in h3.get_pentagons(7)] == [5] * 12
-
-
-def test_parent_is_the_coarser_cell_of_the_same_place() -> None:
-    centre = centre_of(cell_of(31.2, 121.5, 7))
-    assert parent_of(cell_of(*centre, 9), 7) == cell_of(31.2, 121.5, 7)
 
 
 @given(latitudes, longitudes)

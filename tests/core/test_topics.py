@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from core.topics import ACTIVITY, CATALOG, FOR_EVER_MS, MODELS, OUTCOMES, REJECTED, topic_named, topics
+from core.topics import ACTIVITY, CATALOG, FOR_EVER_MS, MODELS, OUTCOMES, REJECTED, topics
 
 DAY_MS = 86_400_000
 ALL = {topic.name: topic for topic in topics(6, DAY_MS)}
@@ -32,9 +32,3 @@ def test_what_cannot_be_replayed_from_the_log_is_kept_for_ever() -> None:
 def test_only_a_topic_with_a_key_is_compacted() -> None:
     assert [topic.name for topic in ALL.values() if topic.compacted] == [CATALOG]
     assert ALL[CATALOG].key == "item_id"
-
-
-def test_topic_is_found_by_name_or_not_at_all() -> None:
-    assert topic_named(OUTCOMES, ALL.values()) is ALL[OUTCOMES]
-    with pytest.raises(KeyError):
-        topic_named("outcomes.v2", ALL.values())

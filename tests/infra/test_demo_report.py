@@ -142,6 +142,8 @@ def test_accounts_that_agree_are_silent(sound: dict[str, Any]) -> None:
         ({"duplicates_skipped": 5}, "expected 91"),
         ({"events_rejected_on_the_topic": 4}, "expected 89"),
         ({"records_rejected_on_the_topic": 0}, "unreadable records: found 0 in rejected.v1, expected the 1"),
+        ({"learn_exit_code": 1}, "the policy update ended with 1, expected 0"),
+        ({"answers_by_version": {"1": 2, "2": 0}}, "version 2 is current, expected it in an answer, found none"),
         ({"illegal_items": 1}, "illegal items: found 1, expected 0"),
         ({"impressions_logged": 1}, "impressions: found 1 in the log, expected 2"),
         ({"impressions_logged": 3}, "impressions: found 3 in the log, expected 2"),
