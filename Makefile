@@ -9,7 +9,7 @@ export TMPDIR := $(CURDIR)/var/tmp
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/var/cache/hypothesis
 export MPLCONFIGDIR := $(CURDIR)/var/cache/matplotlib
 
-.PHONY: help setup lock protos protos-check format lint test faults demo demo-city up clean
+.PHONY: help setup lock protos protos-check format lint test faults bench demo demo-city up clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -21,6 +21,9 @@ setup: ## the virtual environment and the Kafka jars are what the lock files say
 lock: ## after a change of dependencies: pin them anew, with their sums
 	.venv/bin/uv pip compile --quiet --generate-hashes --custom-compile-command 'make lock' \
 		--extra train --extra dev pyproject.toml --output-file requirements/all.txt
+	cp requirements/all.txt requirements/bench.txt # the same versions, but where a library of the bench forbids one
+	.venv/bin/uv pip compile --quiet --generate-hashes --custom-compile-command 'make lock' \
+		--extra bench pyproject.toml --output-file requirements/bench.txt
 	echo uv | .venv/bin/uv pip compile --quiet --generate-hashes --custom-compile-command 'make lock' \
 		--constraint requirements/all.txt - --output-file requirements/uv.txt
 	infra/kafka/fetch.sh --lock
@@ -45,7 +48,12 @@ test: setup protos-check ## every test, those against real Kafka and PostgreSQL 
 	$(PYTHON) -m pytest
 
 faults: setup ## the long runs that kill servers and workers
-	$(PYTHON) -m pytest -m faults
+	$(PYTHON) -m pytest -m faults -s
+
+bench: setup ## speed of the stream workers beside other libraries; BENCH='--help' shows what else it takes
+	@[ -x var/bench-venv/bin/python ] || .venv/bin/uv venv --quiet --python .venv/bin/python var/bench-venv
+	@.venv/bin/uv pip sync --quiet --require-hashes --python var/bench-venv/bin/python requirements/bench.txt
+	@var/bench-venv/bin/python -m benchmarks.speed.streams $(BENCH)
 
 demo: setup protos-check ## the whole loop on recorded days; writes var/demo/report.html
 	@.venv/bin/nearfeed demo

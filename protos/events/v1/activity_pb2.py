@@ -22,19 +22,22 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from protos.events.v1 import impression_pb2 as protos_dot_events_dot_v1_dot_impression__pb2
 from protos.events.v1 import interaction_pb2 as protos_dot_events_dot_v1_dot_interaction__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/events/v1/activity.proto\x12\x10protos.events.v1\x1a!protos/events/v1/impression.proto\x1a\"protos/events/v1/interaction.proto\"|\n\x08\x41\x63tivity\x12\x34\n\x0binteraction\x18\x01 \x01(\x0b\x32\x1d.protos.events.v1.InteractionH\x00\x12\x32\n\nimpression\x18\x02 \x01(\x0b\x32\x1c.protos.events.v1.ImpressionH\x00\x42\x06\n\x04kind\"W\n\rActivityFrame\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12.\n\nactivities\x18\x02 \x03(\x0b\x32\x1a.protos.events.v1.Activityb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/events/v1/activity.proto\x12\x10protos.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!protos/events/v1/impression.proto\x1a\"protos/events/v1/interaction.proto\"\xa8\x01\n\x08\x41\x63tivity\x12\x34\n\x0binteraction\x18\x01 \x01(\x0b\x32\x1d.protos.events.v1.InteractionH\x00\x12\x32\n\nimpression\x18\x02 \x01(\x0b\x32\x1c.protos.events.v1.ImpressionH\x00\x12*\n\x06\x66orget\x18\x03 \x01(\x0b\x32\x18.protos.events.v1.ForgetH\x00\x42\x06\n\x04kind\"K\n\x06\x46orget\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x30\n\x0crequested_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\rActivityFrame\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12.\n\nactivities\x18\x02 \x03(\x0b\x32\x1a.protos.events.v1.Activityb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.events.v1.activity_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACTIVITY']._serialized_start=124
-  _globals['_ACTIVITY']._serialized_end=248
-  _globals['_ACTIVITYFRAME']._serialized_start=250
-  _globals['_ACTIVITYFRAME']._serialized_end=337
+  _globals['_ACTIVITY']._serialized_start=158
+  _globals['_ACTIVITY']._serialized_end=326
+  _globals['_FORGET']._serialized_start=328
+  _globals['_FORGET']._serialized_end=403
+  _globals['_ACTIVITYFRAME']._serialized_start=405
+  _globals['_ACTIVITYFRAME']._serialized_end=492
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from protos.events.v1 import impression_pb2 as _impression_pb2
 from protos.events.v1 import interaction_pb2 as _interaction_pb2
@@ -22,31 +23,65 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Activity(_message.Message):
-    """One entry of the log activity.v1: what a person did, or what a person was shown."""
+    """One entry of the log activity.v1: what a person did, what a person was shown, or the wish to be forgotten."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INTERACTION_FIELD_NUMBER: _builtins.int
     IMPRESSION_FIELD_NUMBER: _builtins.int
+    FORGET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def interaction(self) -> _interaction_pb2.Interaction: ...
     @_builtins.property
     def impression(self) -> _impression_pb2.Impression: ...
+    @_builtins.property
+    def forget(self) -> Global___Forget: ...
     def __init__(
         self,
         *,
         interaction: _interaction_pb2.Interaction | None = ...,
         impression: _impression_pb2.Impression | None = ...,
+        forget: Global___Forget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["impression", b"impression", "interaction", b"interaction", "kind", b"kind"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["forget", b"forget", "impression", b"impression", "interaction", b"interaction", "kind", b"kind"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["impression", b"impression", "interaction", b"interaction", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forget", b"forget", "impression", b"impression", "interaction", b"interaction", "kind", b"kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["interaction", "impression"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["interaction", "impression", "forget"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___Activity: _TypeAlias = Activity  # noqa: Y015
+
+@_typing.final
+class Forget(_message.Message):
+    """Everything kept about the user up to here is gone: the state is empty again, open answers are dropped. A tombstone
+    that every replay meets at the same place; what stands behind it in the log begins anew.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    REQUESTED_AT_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """required"""
+    @_builtins.property
+    def requested_at(self) -> _timestamp_pb2.Timestamp:
+        """required"""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        requested_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["requested_at", b"requested_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requested_at", b"requested_at", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Forget: _TypeAlias = Forget  # noqa: Y015
 
 @_typing.final
 class ActivityFrame(_message.Message):
