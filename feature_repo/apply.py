@@ -50,7 +50,7 @@ def apply_features(settings: Settings) -> Applied:
 
 @contextmanager
 def feature_store(settings: Settings) -> Iterator[FeatureStore]:
-    """Feast over the settings' PostgreSQL: feature_store.yaml with the DSN of `settings` in its place.
+    """Feast over the settings' PostgreSQL and archive: feature_store.yaml with what `settings` say in its place.
 
     Raises:
         StoreUnavailable: PostgreSQL did not answer in time.
@@ -59,6 +59,7 @@ def feature_store(settings: Settings) -> Iterator[FeatureStore]:
     config: dict[str, Any] = yaml.safe_load(CONFIG_FILE.read_text("utf-8"))
     config["registry"]["path"] = dsn.replace("postgresql://", "postgresql+psycopg://", 1)
     config["online_store"]["dsn"] = dsn
+    config["offline_store"]["settings"] = settings
     store = FeatureStore(config=RepoConfig(**config, repo_path=CONFIG_FILE.parent))
     with _registry_errors():
         registry = cast(SqlRegistry, store.registry)  # connects

@@ -8,6 +8,8 @@ from feature_repo.services import generator_v1
 from feature_repo.views import (
     cell,
     cell_popularity,
+    item,
+    item_statistics,
     user,
     user_history,
     user_interests,
@@ -19,6 +21,8 @@ __all__ = [
     "cell",
     "cell_popularity",
     "generator_v1",
+    "item",
+    "item_statistics",
     "user",
     "user_history",
     "user_interests",

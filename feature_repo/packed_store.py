@@ -1,4 +1,4 @@
-"""The Feast online store behind which the states live: one packed row per entity and view.
+"""The Feast online store behind which the states live: one packed row per user, cell or item.
 
 Feast finds it by `online_store: {type: feature_repo.packed_store.PackedPostgresOnlineStore}` when the
 repository root is importable. It reads and writes the very rows that the stream workers write
@@ -27,15 +27,22 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from psycopg_pool import ConnectionPool
 from pydantic import SecretStr, StrictStr
 
+from core.clock import as_datetime
 from core.errors import ContractError
 from core.settings import Postgres
 from feature_repo import schema, values
-from feature_repo.folds import popularity
-from feature_repo.layouts import LAYOUT_VERSION
+from feature_repo.layouts import LAYOUT_VERSION, USER
 from feature_repo.postgres import conninfo, named_errors
+from feature_repo.schema import USER_FEATURES, USER_HISTORY, USER_INTERESTS, USER_PLACES, USER_WATCH
+from feature_repo.sums import SUMS
 from feature_repo.values import Value, View
 
-PUSHED: Final = -1  # partition of a cell's partial sum that was pushed through Feast rather than folded
+PUSHED: Final = -1  # partition of a partial sum that was pushed through Feast rather than folded
+
+assert USER.fields is not None
+_PARTS: Final = zip((USER_INTERESTS, USER_HISTORY, USER_WATCH, USER_PLACES), USER.fields.values(), strict=True)
+_USER_PARTS: Final = {name: int(part[1]) for name, part in _PARTS}  # where each view's part of a USER row begins
+_SUMS: Final = {sums.table: sums for sums in SUMS}
 
 
 class PackedPostgresOnlineStoreConfig(FeastConfigBaseModel):
@@ -63,21 +70,21 @@ class PackedPostgresOnlineStore(OnlineStore):
         entity_keys: list[EntityKeyProto],
         requested_features: list[str] | None = None,
     ) -> list[tuple[datetime | None, dict[str, ValueProto] | None]]:
-        """Event time and values per entity, in order; (None, None) where there is no row."""
+        """Event time and values per entity, in order; (None, None) where nothing was ever folded into the view."""
         view = _view(table)
         keys = [_text(key) for key in entity_keys]
-        query = f"select entity_key, event_time, layout_version, value from {view.name} where entity_key = any(%s)"
         with self._connection(config) as connection, connection.cursor(binary=True) as cursor:
-            stored = cursor.execute(query.encode(), (keys,)).fetchall()
-        found: dict[str, list[tuple[datetime, bytes]]] = {}
-        for key, event_time, layout, value in stored:
+            stored = cursor.execute(_read(view), (keys,)).fetchall()
+        found: dict[str, list[bytes]] = {}
+        for key, layout, value in stored:
             if layout != LAYOUT_VERSION:
                 raise ContractError(
-                    f"{view.name}: found layout version {layout}, expected {LAYOUT_VERSION}; replay the log into it"
+                    f"{view.name}: found layout version {layout}, expected {LAYOUT_VERSION}; "
+                    "`nearfeed replay` rebuilds the rows"
                 )
-            found.setdefault(key, []).append((event_time, value))
+            found.setdefault(key, []).append(value)
         wanted = requested_features or list(view.fields)
-        return [_answer(view, found[key], wanted) if key in found else (None, None) for key in keys]
+        return [_answer(view, found.get(key, []), wanted) for key in keys]
 
     def online_write_batch(
         self,
@@ -88,25 +95,19 @@ class PackedPostgresOnlineStore(OnlineStore):
     ) -> None:
         """Afterwards the rows hold the given values, newer or not; what they do not name is zero.
 
-        For corrections by hand: the stream worker overwrites them with its next act. A cell's values
-        stand beside what the partitions counted, as a partial sum of their own.
+        For corrections by hand: a stream worker that holds the user's row overwrites them with its next act. Values
+        of a cell or an item stand beside what the partitions counted, as a partial sum of their own.
         """
         view = _view(table)
-        of_cells = view is values.CELL_VIEW
-        extra, conflict = (", partition", "entity_key, partition") if of_cells else ("", "entity_key")
-        statement = f"""
-insert into {view.name} (entity_key, event_time, layout_version, tokenizer_version, value{extra})
-values (%s, %s, {LAYOUT_VERSION}, %s, %s{f", {PUSHED}" if of_cells else ""})
-on conflict ({conflict}) do update set event_time = excluded.event_time, layout_version = excluded.layout_version,
-    tokenizer_version = excluded.tokenizer_version, value = excluded.value"""
         rows = []
         for key, features, event_time, _ in data:
             plain = {name: _plain(proto) for name, proto in features.items()}
             event_time = event_time if event_time.tzinfo else event_time.replace(tzinfo=UTC)
             updated_ms = round(event_time.timestamp() * 1000)
-            rows.append((_text(key), event_time, plain.get("tokenizer", 0), values.encode(view, plain, updated_ms)))
+            value = values.encode(view, plain, updated_ms)
+            rows.append({"key": _text(key), "time": event_time, "value": value, "tokenizer": plain.get("tokenizer", 0)})
         with self._connection(config) as connection, connection.cursor() as cursor:
-            cursor.executemany(statement.encode(), rows)
+            cursor.executemany(_write(view), rows)
         if progress:
             progress(len(rows))
 
@@ -125,10 +126,12 @@ on conflict ({conflict}) do update set event_time = excluded.event_time, layout_
             schema.create(connection)
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
-        """Afterwards the tables of the given views are gone, with all their rows."""
+        """Afterwards the tables of which no other view is left are gone, with all their rows."""
+        gone = {table.name for table in tables}
         with self._connection(config) as connection:
-            for name in {table.name for table in tables} & set(values.VIEWS):
-                connection.execute(f"drop table if exists {name}".encode())
+            for name in sorted({_table(name) for name in gone & set(values.VIEWS)}):
+                if {view for view in values.VIEWS if _table(view) == name} <= gone:
+                    connection.execute(f"drop table if exists {name}".encode())
 
     @contextmanager
     def _connection(self, config: RepoConfig) -> Iterator[psycopg.Connection[Any]]:
@@ -174,14 +177,46 @@ def _text(key: EntityKeyProto) -> str:
     return str(key.entity_values[0].string_val)
 
 
+def _table(view: str) -> str:
+    return USER_FEATURES if view in _USER_PARTS else view
+
+
+def _read(view: View) -> bytes:
+    value = "value"
+    if view.name in _USER_PARTS:  # the view's part of the row
+        value = f"substring(value from {_USER_PARTS[view.name] + 1} for {view.row.itemsize})"
+    return f"select entity_key, layout_version, {value} from {_table(view.name)} where entity_key = any(%s)".encode()
+
+
+def _write(view: View) -> bytes:
+    if view.name not in _USER_PARTS:
+        return f"""
+insert into {view.name} (entity_key, partition, event_time, layout_version, value)
+values (%(key)s, {PUSHED}, %(time)s, {LAYOUT_VERSION}, %(value)b)
+on conflict (entity_key, partition) do update set event_time = excluded.event_time,
+    layout_version = excluded.layout_version, value = excluded.value""".encode()
+    start = _USER_PARTS[view.name]
+    whole = f"decode(repeat('00', {start}), 'hex') || %(value)b"
+    rest = USER.itemsize - start - view.row.itemsize
+    tokenizer = ", tokenizer_version = excluded.tokenizer_version" if view.name == USER_INTERESTS else ""
+    return f"""
+insert into {USER_FEATURES} as stored (entity_key, event_time, layout_version, tokenizer_version, value)
+values (%(key)s, %(time)s, {LAYOUT_VERSION}, %(tokenizer)s, {whole} || decode(repeat('00', {rest}), 'hex'))
+on conflict (entity_key) do update set event_time = greatest(stored.event_time, excluded.event_time){tokenizer},
+    value = overlay(stored.value placing %(value)b from {start + 1} for {view.row.itemsize})""".encode()
+
+
 def _answer(
-    view: View, rows: list[tuple[datetime, bytes]], wanted: Sequence[str]
+    view: View, rows: list[bytes], wanted: Sequence[str]
 ) -> tuple[datetime | None, dict[str, ValueProto] | None]:
-    value = rows[0][1]
-    if view is values.CELL_VIEW:
-        value = popularity.pack(popularity.merged([popularity.unpack(partial) for _, partial in rows]))
-    decoded = values.decode(view, value)
-    return max(at for at, _ in rows), {name: _proto(view.row[view.fields[name]], decoded[name]) for name in wanted}
+    sums = _SUMS.get(view.name)
+    if sums is not None:
+        rows = [sums.merged(np.frombuffer(b"".join(rows), sums.row)).tobytes()]
+    at_ms = values.updated_ms(view, rows[0]) if rows else 0
+    if not at_ms:
+        return None, None
+    decoded = values.decode(view, rows[0])
+    return as_datetime(at_ms), {name: _proto(view.row[view.fields[name]], decoded[name]) for name in wanted}
 
 
 def _proto(field: np.dtype[Any], value: Value) -> ValueProto:

@@ -1,9 +1,12 @@
 """Connections to PostgreSQL: one way to open them, and one name for its absence."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import psycopg
+from numpy.typing import NDArray
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from core.errors import ContractError, StoreUnavailable
@@ -38,6 +41,17 @@ def named_errors() -> Iterator[None]:
         ) from error
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
         raise ContractError(f"PostgreSQL: {_first_line(error)}; run `nearfeed features apply`") from error
+
+
+def text_array(values: Iterable[str]) -> str:
+    """The values as PostgreSQL writes a text[]: many times cheaper than psycopg's way through every element."""
+    quoted = ['"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values]
+    return "{" + ",".join(quoted) + "}"
+
+
+def int_array(values: NDArray[np.integer[Any]]) -> str:
+    """The values as PostgreSQL writes an array of integers."""
+    return "{" + ",".join(map(str, values.tolist())) + "}"
 
 
 def _first_line(error: Exception) -> str:

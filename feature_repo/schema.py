@@ -1,4 +1,4 @@
-"""The tables of the platform in PostgreSQL: one per view, and what the stream workers and scorers keep beside.
+"""The tables of the platform in PostgreSQL: features, and what the stream workers and scorers keep beside.
 
 Everything is created where it is missing and left alone where it is; several processes may do so at
 once. Names are unqualified: the `search_path` of the connection decides the schema. A changed table is
@@ -9,40 +9,40 @@ from typing import Final
 
 import psycopg
 
+USER_FEATURES: Final = "user_features"  # the table behind the four views of a user
 USER_INTERESTS: Final = "user_interests"
 USER_HISTORY: Final = "user_history"
 USER_WATCH: Final = "user_watch"
 USER_PLACES: Final = "user_places"
 CELL_POPULARITY: Final = "cell_popularity"
-
-USER_TABLES: Final = (USER_INTERESTS, USER_HISTORY, USER_WATCH, USER_PLACES)
-VIEW_TABLES: Final = (*USER_TABLES, CELL_POPULARITY)
+ITEM_STATISTICS: Final = "item_statistics"
 
 # CREATE ... IF NOT EXISTS races with itself in PostgreSQL; this lock makes one creator go first.
 _LOCK: Final = 0x6E656172  # "near"
 
-_USER_VIEW: Final = """
+# Partial sums: things that users of every partition act on.
+_SUMS: Final = """
 create table if not exists {table} (
-    entity_key text primary key,
-    event_time timestamptz not null,
-    layout_version smallint not null,
-    tokenizer_version integer not null,
-    value bytea not null
-)"""
-
-STATEMENTS: Final = (
-    *(_USER_VIEW.format(table=table) for table in USER_TABLES),
-    # A cell's acts come from every partition; each writes a partial sum, and reading adds them.
-    f"""
-create table if not exists {CELL_POPULARITY} (
     entity_key text not null,
     partition integer not null,
     event_time timestamptz not null,
     layout_version smallint not null,
-    tokenizer_version integer not null,
     value bytea not null,
     primary key (entity_key, partition)
-)""",
+)"""
+
+STATEMENTS: Final = (
+    # Room on the page for the row's next version: an update then touches no index. Plain: never compressed, never
+    # out of line.
+    f"""
+create table if not exists {USER_FEATURES} (
+    entity_key text primary key,
+    event_time timestamptz not null,
+    layout_version smallint not null,
+    tokenizer_version integer not null,
+    value bytea storage plain not null
+) with (fillfactor = 50)""",
+    *(_SUMS.format(table=table) for table in (CELL_POPULARITY, ITEM_STATISTICS)),
     """
 create table if not exists user_attribution (
     user_id text not null,
@@ -61,7 +61,6 @@ create table if not exists stream_cursor (
     partition integer not null,
     epoch bigint not null default 0,
     next_offset bigint not null default 0,
-    next_index integer not null default 0,
     log_time_ms bigint not null default 0,
     records bigint not null default 0,
     applied bigint not null default 0,
@@ -70,6 +69,8 @@ create table if not exists stream_cursor (
     impressions bigint not null default 0,
     outcomes bigint not null default 0,
     let_go bigint not null default 0,
+    late bigint not null default 0,
+    forgotten bigint not null default 0,
     primary key (processor, topic_id, partition)
 )""",
     """
@@ -93,7 +94,15 @@ create table if not exists scorer_lease (
 )""",
 )
 
-TABLES: Final = (*VIEW_TABLES, "user_attribution", "stream_cursor", "stream_outbox", "scorer_lease")
+TABLES: Final = (
+    USER_FEATURES,
+    CELL_POPULARITY,
+    ITEM_STATISTICS,
+    "user_attribution",
+    "stream_cursor",
+    "stream_outbox",
+    "scorer_lease",
+)
 
 
 def create(connection: psycopg.Connection[tuple[object, ...]]) -> None:

@@ -13,8 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import InputError
-from feature_repo.layouts import CELLS, HISTORY_ROW, INTERESTS, PLACES, WATCH
-from feature_repo.schema import CELL_POPULARITY, USER_HISTORY, USER_INTERESTS, USER_PLACES, USER_WATCH
+from feature_repo.layouts import CELLS, HISTORY_ROW, INTERESTS, ITEMS, PLACES, WATCH
+from feature_repo.schema import (
+    CELL_POPULARITY,
+    ITEM_STATISTICS,
+    USER_HISTORY,
+    USER_INTERESTS,
+    USER_PLACES,
+    USER_WATCH,
+)
 
 Value: TypeAlias = int | float | list[int] | list[float]
 
@@ -22,7 +29,7 @@ Value: TypeAlias = int | float | list[int] | list[float]
 class View(NamedTuple):
     """How the values of one view lie in its row."""
 
-    name: str  # of the Feast view and of its table
+    name: str  # of the Feast view
     row: np.dtype[np.void]
     fields: dict[str, str]  # visible name -> field of the row, in the row's order
     lengths: dict[str, str]  # array field -> the field that says how much of it is used
@@ -48,9 +55,9 @@ USER_VIEWS: Final = (
         HISTORY_ROW,
         {
             **dict.fromkeys(("item", "at_s", "actions", "watch"), "length"),
-            **dict.fromkeys(("positive_item", "positive_at_s"), "positive_length"),
+            **dict.fromkeys(("positive_item", "positive_at_s", "positive_code"), "positive_length"),
         },
-        inside=("length", "positive_length", "seen_length", "seen"),
+        inside=("length", "positive_length", "seen_count", "seen"),
     ),
     _view(USER_WATCH, WATCH, {"play_ds": "length"}, renamed={"count": "plays_ever", "length": "plays_kept"}),
     _view(USER_PLACES, PLACES, dict.fromkeys(("cell", "night", "day"), "length"), inside=("length",)),
@@ -60,13 +67,19 @@ CELL_VIEW: Final = _view(
     CELLS,
     dict.fromkeys(("item", "score"), "length"),
     inside=("length",),
-    renamed={"item": "popular_item", "score": "popular_score"},
+    renamed={
+        "item": "popular_item",
+        "score": "popular_score",
+        "weight": "context_weight",
+        "context": "context_vector",
+    },
 )
-VIEWS: Final = {view.name: view for view in (*USER_VIEWS, CELL_VIEW)}
+ITEM_VIEW: Final = _view(ITEM_STATISTICS, ITEMS)
+VIEWS: Final = {view.name: view for view in (*USER_VIEWS, CELL_VIEW, ITEM_VIEW)}
 
 
 def decode(view: View, value: bytes) -> dict[str, Value]:
-    """The visible values of a stored row. A list of lists is joined: play_ds holds one bucket's plays after another."""
+    """The visible values of a stored row. Lists of lists are joined: play_ds holds one bucket's plays after another."""
     row = np.frombuffer(value, view.row)[0]
     return {name: _visible(row, field, view.lengths.get(field)) for name, field in view.fields.items()}
 
@@ -75,7 +88,7 @@ def encode(view: View, values: Mapping[str, Value], updated_ms: int) -> bytes:
     """The row that holds `values`; what they do not name is zero, lengths follow the lists.
 
     Raises:
-        InputError: a list is longer than the row has room for, or does not agree with its lengths.
+        InputError: a list is longer than the row has room for, or shorter than a vector, or disagrees with its lengths.
     """
     row = np.zeros((), view.row)
     row["updated_ms"] = updated_ms
@@ -86,14 +99,17 @@ def encode(view: View, values: Mapping[str, Value], updated_ms: int) -> bytes:
             continue
         shape = view.row[field].shape
         length = view.lengths.get(field)
-        if isinstance(value, list) and len(shape) == 2:
+        if isinstance(value, list) and length is None:
+            if len(value) != np.prod(shape):
+                raise InputError(f"{view.name}.{name}: found {len(value)} values, expected {np.prod(shape)}")
+            row[field] = np.reshape(value, shape)
+        elif isinstance(value, list) and len(shape) == 2:
             _put_joined(row[field], f"{view.name}.{name}", value, values.get(visible[view.lengths[field]]))
         elif isinstance(value, list):
             if len(value) > shape[0]:
                 raise InputError(f"{view.name}.{name}: found {len(value)} values, expected at most {shape[0]}")
             row[field][: len(value)] = value
-            if length is not None:
-                row[length] = len(value)
+            row[length] = len(value)
         else:
             row[field] = value
     return row.tobytes()
@@ -109,7 +125,7 @@ def _visible(row: np.void, name: str, length: str | None) -> Any:
     if length is not None:
         used = row[length]
         value = value[:used] if np.ndim(used) == 0 else value[np.arange(value.shape[1]) < used[:, None]]
-    return value.tolist()
+    return value.ravel().tolist() if np.ndim(value) > 1 else value.tolist()
 
 
 def _put_joined(places: NDArray[Any], name: str, value: list[Any], lengths: Value | None) -> None:

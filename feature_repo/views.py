@@ -1,8 +1,8 @@
 """The feature views: what is kept about users and cells, for Feast and for people.
 
 The schema of each view is derived from its layout. Rows come from the log alone (streams/), and
-features as of an earlier moment come from folding the log up to it (models/dataset.py, rl/dataset.py),
-never from a second computation. The batch source of a view is where an operator may keep snapshots
+features as of an earlier moment come from folding the log up to it (archive_store.py, models/dataset.py,
+rl/dataset.py), never from a second computation. The batch source of a view is where an operator may keep snapshots
 of it; it also names the time column for `write_to_online_store`.
 """
 
@@ -14,7 +14,15 @@ from feast import Entity, FeatureView, Field, FileSource, ValueType
 from feast.types import Array, FeastType, Float32, Int64
 
 from feature_repo.layouts import LAYOUT_VERSION
-from feature_repo.schema import CELL_POPULARITY, USER_HISTORY, USER_INTERESTS, USER_PLACES, USER_WATCH
+from feature_repo.meanings import MEANINGS
+from feature_repo.schema import (
+    CELL_POPULARITY,
+    ITEM_STATISTICS,
+    USER_HISTORY,
+    USER_INTERESTS,
+    USER_PLACES,
+    USER_WATCH,
+)
 from feature_repo.values import VIEWS
 
 OWNER: Final = "nearfeed"
@@ -33,6 +41,13 @@ cell: Final = Entity(
     join_keys=["cell_id"],
     value_type=ValueType.STRING,
     description='An H3 cell in hexadecimal, or "global" for everywhere',
+    owner=OWNER,
+)
+item: Final = Entity(
+    name="item",
+    join_keys=["item_id"],
+    value_type=ValueType.STRING,
+    description="A video or a place, by the id that the catalogue uses",
     owner=OWNER,
 )
 
@@ -55,7 +70,10 @@ def _view(name: str, entity: Entity, fold: str, description: str) -> FeatureView
             description=f"Snapshots of {name}, written by hand; nothing of the platform reads them",
             owner=OWNER,
         ),
-        schema=[Field(name=shown, dtype=_field_type(layout.row[field])) for shown, field in layout.fields.items()],
+        schema=[
+            Field(name=shown, dtype=_field_type(layout.row[field]), description=MEANINGS[shown])
+            for shown, field in layout.fields.items()
+        ],
         online=True,
         description=description,
         tags={"fold": fold, "layout_version": str(LAYOUT_VERSION)},
@@ -67,7 +85,7 @@ user_interests: Final = _view(
     USER_INTERESTS,
     user,
     "feature_repo/folds/interests.py",
-    "Decayed, engagement-weighted mean vectors of the items a person acted on: over weeks and over a session",
+    "What a person likes, as vectors: over weeks, over a session, and several apart; tiers of likeness per first code",
 )
 user_history: Final = _view(
     USER_HISTORY,
@@ -93,6 +111,12 @@ cell_popularity: Final = _view(
     "feature_repo/folds/popularity.py",
     "Items people engage with around a place, or everywhere, by decayed engagement, best first",
 )
+item_statistics: Final = _view(
+    ITEM_STATISTICS,
+    item,
+    "feature_repo/folds/item_statistics.py",
+    "How often an item was shown, played, watched (sum of shares), liked and disliked, decayed over days",
+)
 
-entities: Final = (user, cell)
-views: Final = (user_interests, user_history, user_watch, user_places, cell_popularity)
+entities: Final = (user, cell, item)
+views: Final = (user_interests, user_history, user_watch, user_places, cell_popularity, item_statistics)

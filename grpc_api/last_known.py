@@ -11,10 +11,10 @@ from typing import Final, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.folds.popularity import EMPTY, CellState, unpack
+from feature_repo.folds.popularity import EMPTY, CellState, opened
 from feature_repo.layouts import UserRows
 
-USERS: Final = 5_000  # about 3 KB each
+USERS: Final = 5_000  # about 4 KB each
 CELL_ROWS: Final = 2_000  # opened, about 10 KB each
 
 Row = TypeVar("Row")
@@ -38,7 +38,7 @@ class LastKnown:
 
     def remember_cells(self, cells: Sequence[str], rows: npt.NDArray[np.void]) -> list[CellState]:
         """Keep and open the rows of cells, one each; a cell without a row is empty."""
-        states = [unpack(row.tobytes()) for row in rows]
+        states = [opened(row) for row in rows]
         for cell, state in zip(cells, states, strict=True):
             self._cells.put(cell, state)
         return states

@@ -26,8 +26,8 @@ from core.errors import StoreUnavailable
 from core.geo import cell_name, distance_m, neighbours
 from core.ids import item_key
 from core.telemetry import STAGE_IN, STAGE_OUT, STAGE_REMOVED, STAGE_SECONDS
-from feature_repo.folds.popularity import CellState, cell_key, merged
-from feature_repo.layouts import GLOBAL_CELL, HISTORY_ROW, INTERESTS, PLACES, WATCH, UserRows
+from feature_repo.folds.popularity import CellState, cell_key, top_of
+from feature_repo.layouts import GLOBAL_CELL, USER, UserRows, user_rows
 from grpc_api.filters import Circumstances, Sieved, sieve
 from grpc_api.last_known import LastKnown
 from grpc_api.selection import Draw, draw
@@ -224,7 +224,7 @@ class Pipeline:
                 states = self._last_known.cells(around)
             passed.out(1)
         world, own, ring = states[-1], states[:1], states[1:-1]
-        nearby = [*own, merged(ring)] if ring else []
+        nearby = [*own, top_of(ring)] if ring else []
         return Hydrated(rows, query.location or last_place, nearby, world, tuple(dict.fromkeys(reasons)))
 
     def _cells_around(self, place: Point | None) -> list[str]:
@@ -346,9 +346,7 @@ def _slot(catalog: Catalog, item: int, source: str, candidate: int, location: Po
 
 def _nobody() -> UserRows:
     """The rows of a person of whom nothing is known."""
-    return UserRows(
-        np.zeros(1, INTERESTS), np.zeros(1, HISTORY_ROW), np.zeros(1, WATCH), np.zeros(1, PLACES), np.zeros(1, bool)
-    )
+    return user_rows(np.zeros(1, USER), np.zeros(1, bool))
 
 
 def _last_place(rows: UserRows) -> Point | None:

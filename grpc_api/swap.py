@@ -17,7 +17,7 @@ import numpy as np
 
 from core.errors import NearfeedError
 from core.telemetry import MODEL_SWAPS, MODEL_VERSION
-from feature_repo.layouts import HISTORY_ROW, INTERESTS, PLACES, WATCH, UserRows
+from feature_repo.layouts import USER, UserRows, user_rows
 from grpc_api.catalog_log import CatalogLog, bring_up_to_date
 from grpc_api.serving import Host, Serving
 from models.artefact import load_artefact
@@ -48,13 +48,7 @@ def load_serving(home: Path, version: int | None, *, threads: int, max_batch_siz
 
 def _nobody(size: int) -> UserRows:
     """Rows of users of whom nothing is known, (size,) each."""
-    return UserRows(
-        np.zeros(size, INTERESTS),
-        np.zeros(size, HISTORY_ROW),
-        np.zeros(size, WATCH),
-        np.zeros(size, PLACES),
-        np.zeros(size, bool),
-    )
+    return user_rows(np.zeros(size, USER), np.zeros(size, bool))
 
 
 class ModelWatch:

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from core.geo import centre_of
-from feature_repo.layouts import HISTORY, POSITIVES, UserRows
+from feature_repo.layouts import HISTORY, UserRows
 
 LEVELS: Final = 3
+POSITIVES: Final = 30  # newest positive exposures that are tokens; a row keeps more
 TOKENS: Final = HISTORY + POSITIVES
 ACTIONS: Final = 11  # kinds of act: bit (Action - 1) of the stored actions
 WATCH_EDGES: Final = (1, 10, 25, 50, 75, 95, 105, 150)  # percent of the item's length
@@ -169,11 +170,6 @@ def context_batch(
 def take_rows(batch: ContextBatch, rows: npt.NDArray[np.int64] | slice) -> ContextBatch:
     """The context of some requests of the batch, in the order of `rows`."""
     return ContextBatch._make(field[rows] for field in batch)
-
-
-def stack_rows(batches: list[ContextBatch]) -> ContextBatch:
-    """One batch of all requests, in order."""
-    return ContextBatch._make(np.concatenate(fields) for fields in zip(*batches, strict=True))
 
 
 def _place(

@@ -22,10 +22,12 @@ import pyarrow.parquet as pq
 
 from core.errors import ArtefactError, ContractError, InputError, TooLarge
 from core.ids import ItemKey, item_key
+from feature_repo.folds.act import UNKNOWN_PLACE, ItemTable
 from models.items import ITEM_COLUMNS, items_of, table_of
 from models.opening_hours import MAX_INTERVALS, open_at, week_of
 from models.registry import CATALOG_FILE, TOKENIZER_FILE
 from models.semantic_ids import free_path
+from models.tiers import item_table
 from models.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 from models.trie import Ints, build_trie, path_numbers, refill_trie, set_live
 from protos.catalog.v1.catalog_pb2 import CatalogRecord, Item
@@ -78,6 +80,7 @@ class Catalog:
         self._durations: Keys = np.full(room, -1, np.int64)
         self._locations = np.full((room, 2), np.nan)
         self._weeks = np.zeros((room, MAX_INTERVALS, 2), np.int16)
+        self._table: ItemTable | None = None
         for item, path, vector in zip(items, codes, vectors, strict=True):
             self._append(item, path, vector)
         self._sort_keys()
@@ -141,10 +144,16 @@ class Catalog:
 
     # What the folds ask of a catalogue (feature_repo.folds.act.ItemLookup).
 
-    def vector(self, key: ItemKey) -> Floats | None:
-        """(D,) unit vector; None when the item is unknown."""
-        index = self._index.get(key)
-        return None if index is None else self._vectors[index]
+    @property
+    def table(self) -> ItemTable:
+        """The items' numbers for the folds, by index; made when first asked for, and anew when items were added."""
+        if self._table is None or len(self._table.vectors) != len(self.items):
+            self._table = item_table(self.vectors, self.codes[:, 0])
+        return self._table
+
+    def place(self, key: ItemKey) -> int:
+        """Index of the item in `table`; -1 when the item is unknown."""
+        return self._index.get(key, UNKNOWN_PLACE)
 
     def duration_ms(self, key: ItemKey) -> int:
         """Length of the item; -1 when unknown."""

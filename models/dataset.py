@@ -23,7 +23,7 @@ from core.ids import ItemKey
 from feature_repo.folds.act import is_positive
 from feature_repo.folds.context import FoldContext, Record
 from feature_repo.folds.history import EXPOSURE_S
-from feature_repo.folds.user import EMPTY, UserState, fold_record, pack
+from feature_repo.folds.user import EMPTY, UserState, fold_record, rows_of
 from feature_repo.layouts import UserRows
 from models.batches import ContextBatch, Ints, context_batch
 from models.catalog import Catalog
@@ -71,13 +71,13 @@ def folded_samples(
         logs.setdefault(interaction.user_id, []).append(interaction)
     users: list[str] = []
     found: list[tuple[int, int, float, float]] = []
-    packed = [pack([])]
+    packed = [rows_of([])]
     for user_id, log in logs.items():
         good = [exposure for exposure in _good_exposures(log, context) if since_ms <= exposure.at_ms < until_ms]
         if good:
             users += [user_id] * len(good)
             found += [(exposure.item, exposure.at_ms, exposure.latitude, exposure.longitude) for exposure in good]
-            packed.append(pack([exposure.before for exposure in good]))
+            packed.append(rows_of([exposure.before for exposure in good]))
     items, at_ms = np.array([row[:2] for row in found], np.int64).reshape(-1, 2).T
     order = np.argsort(at_ms, kind="stable")
     return Samples(
@@ -104,7 +104,7 @@ def _good_exposures(log: Sequence[Interaction], context: FoldContext) -> Iterato
     for offset, (at_ms, together) in enumerate(groupby(log, _at_ms)):
         before = state
         activities = [Activity(interaction=act) for act in together]
-        state, result = fold_record(before, activities, Record(0, offset, at_ms), context)
+        state, result = fold_record(before, activities, Record(0, offset, at_ms, at_ms), context)
         for act in result.acts:
             exposure = running.get(act.item_key)
             if exposure is None or act.at_ms - exposure.at_ms > EXPOSURE_S * 1000:

@@ -19,7 +19,7 @@ from core.ids import event_hash
 from feature_repo.folds.act import is_positive
 from feature_repo.folds.context import FoldContext, Record
 from feature_repo.folds.history import EXPOSURE_S
-from feature_repo.folds.user import EMPTY, FoldResult, UserState, fold_record, pack
+from feature_repo.folds.user import EMPTY, FoldResult, UserState, fold_record, rows_of
 from feature_repo.layouts import UserRows
 from models.batches import LEVELS, ContextBatch, Floats, Ints, context_batch
 from models.catalog import Catalog
@@ -193,7 +193,10 @@ def _replay(
         for user_id, activities in activities_by_user(record, partitions).items():
             if user_id not in users:
                 continue
-            before, where = users[user_id], Record(record.partition, record.offset, log_time_ms[record.partition])
+            before, where = (
+                users[user_id],
+                Record(record.partition, record.offset, log_time_ms[record.partition], record.timestamp_ms),
+            )
             users[user_id], result = fold_record(before, activities, where, context)
             if not is_held_out(user_id):
                 positives[user_id].add(before, result)
@@ -251,7 +254,7 @@ def _batch(
     nowhere = (float("nan"), float("nan"))
     where = np.array([locations.get(one.request_id, nowhere) for one in first], np.float64).reshape(count, 2)
     at_ms = np.array([one.served_at.ToMilliseconds() for one in first], np.int64)
-    rows = pack([request.before for request in requests])
+    rows = rows_of([request.before for request in requests])
     batch = RolloutBatch(
         request_ids=[one.request_id for one in first],
         viewers=rows,
@@ -273,5 +276,5 @@ def _examples(positives: Sequence[_Positive], catalog: Catalog) -> Examples:
     known = [one for one, item in zip(positives, items, strict=True) if item >= 0]
     at_ms = np.array([one.at_ms for one in known], np.int64)
     where = np.array([one.location for one in known], np.float64).reshape(len(known), 2)
-    batch = context_batch(pack([one.before for one in known]), catalog, at_ms, where)
+    batch = context_batch(rows_of([one.before for one in known]), catalog, at_ms, where)
     return Examples(batch, items[items >= 0, None])

@@ -16,7 +16,7 @@ from core.ids import ItemKey
 from feature_repo.folds.act import Act
 from feature_repo.folds.context import FoldContext, Record
 from feature_repo.folds.history import EXPOSURE_S
-from feature_repo.folds.user import EMPTY, UserState, fold_record, pack
+from feature_repo.folds.user import EMPTY, UserState, fold_record, rows_of
 from feature_repo.layouts import UserRows
 from protos.events.v1.activity_pb2 import Activity
 from protos.events.v1.interaction_pb2 import Interaction
@@ -81,7 +81,7 @@ def _of_user(log: Sequence[Interaction], context: FoldContext) -> list[_Open]:
     for offset, (at_ms, record) in enumerate(groupby(log, lambda event: event.occurred_at.ToMilliseconds())):
         before = state
         activities = [Activity(interaction=event) for event in record]
-        state, result = fold_record(before, activities, Record(0, offset, at_ms), context)
+        state, result = fold_record(before, activities, Record(0, offset, at_ms, at_ms), context)
         for act in result.acts:
             exposure = running.get(act.item_key)
             if exposure is None or act.at_ms - exposure.at_ms > EXPOSURE_S * 1000:
@@ -94,7 +94,7 @@ def _of_user(log: Sequence[Interaction], context: FoldContext) -> list[_Open]:
 def _chunk(found: Sequence[_Open]) -> Exposures:
     return Exposures(
         user_ids=[one.user_id for one in found],
-        rows=pack([one.before for one in found]),
+        rows=rows_of([one.before for one in found]),
         items=np.array([one.item for one in found], np.int64),
         at_ms=np.array([one.at_ms for one in found], np.int64),
         locations=np.array([one.location for one in found], np.float64),

@@ -11,10 +11,9 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from core.errors import BrokerUnavailable, ContractError, FrameError
-from core.frames import decode_frame
-from core.partition import partition_of
 from core.settings import Kafka
-from core.validation import impression_fault, interaction_fault
+from feature_repo.admission import activities_of, fault_of
+from feature_repo.folds.entries import message_of
 from protos.events.v1.activity_pb2 import Activity
 
 _POLL_MS: Final = 200
@@ -133,21 +132,14 @@ def activities_by_user(record: LogRecord, partitions: int) -> Mapping[str, list[
     What a worker rejects is passed over here; it stands in rejected.v1 with its reason.
     """
     try:
-        activities = decode_frame(record.value)
+        activities = activities_of(record.value, record.timestamp_ms)
     except FrameError:
         return {}
     by_user: dict[str, list[Activity]] = {}
     for activity in activities:
-        if activity.HasField("interaction"):
-            user_id = activity.interaction.user_id
-            fault = interaction_fault(activity.interaction, record.timestamp_ms)
-        elif activity.HasField("impression"):
-            user_id = activity.impression.user_id
-            fault = impression_fault(activity.impression, record.timestamp_ms)
-        else:
-            continue
-        if fault is None and partition_of(user_id, partitions) == record.partition:
-            by_user.setdefault(user_id, []).append(activity)
+        message = message_of(activity)
+        if message is not None and fault_of(message, record.timestamp_ms, record.partition, partitions) is None:
+            by_user.setdefault(message.user_id, []).append(activity)
     return by_user
 
 

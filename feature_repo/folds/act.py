@@ -1,4 +1,4 @@
-"""One act, decoded once: what every fold reads instead of the protobuf message.
+"""One act, decoded once: what attribution and learning read instead of the protobuf message.
 
 Engagement weights stand here because interests and popularity share them. They order the acts by
 how much effort and intent they cost a person; a model learns the fine differences from the history.
@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.ids import ItemKey, event_hash, item_key
+from feature_repo.layouts import DIM, FIRST_CODES
 from protos.events.v1.interaction_pb2 import Action, Interaction
 
 ABSENT: Final = -1  # of play_ms, duration_ms and value_micros
+UNKNOWN_PLACE: Final = -1  # of an item in the catalogue
 
 # KuaiRand's rule: a short video counts as viewed when it was played through, a longer one after 18 s.
 LONG_VIEW_MS: Final = 18_000
@@ -46,11 +48,23 @@ POSITIVE: Final = frozenset(
 )
 
 
+class ItemTable(NamedTuple):
+    """What compiled folds know of the I items of a published catalogue."""
+
+    vectors: NDArray[np.float32]  # (I, DIM) of unit length
+    first_codes: NDArray[np.uint8]  # (I,) first-level code
+    tiers: NDArray[np.uint8]  # (I, FIRST_CODES) tier of the similarity to each code's prototype
+
+
 class ItemLookup(Protocol):
     """What a published catalogue knows of items; handed in, so that folds stay pure."""
 
-    def vector(self, key: ItemKey) -> NDArray[np.float32] | None:
-        """(64,) float32 of unit length; None when the item is unknown."""
+    @property
+    def table(self) -> ItemTable:
+        """The items' numbers, by place."""
+
+    def place(self, key: ItemKey) -> int:
+        """The item's place in `table`; -1 when the item is unknown."""
 
     def duration_ms(self, key: ItemKey) -> int:
         """Length of the item; -1 when unknown."""
@@ -62,8 +76,10 @@ class ItemLookup(Protocol):
 class NoItems:
     """The lookup of a platform without a catalogue yet."""
 
-    def vector(self, key: ItemKey) -> NDArray[np.float32] | None:
-        return None
+    table = ItemTable(np.zeros((0, DIM), np.float32), np.zeros(0, np.uint8), np.zeros((0, FIRST_CODES), np.uint8))
+
+    def place(self, key: ItemKey) -> int:
+        return UNKNOWN_PLACE
 
     def duration_ms(self, key: ItemKey) -> int:
         return ABSENT
@@ -88,7 +104,6 @@ class Act(NamedTuple):
     longitude: float
     request_id: str
     event_hash: int
-    surface: str
     origin: int  # Origin
     weight: float  # engagement; negative = against the item
 
@@ -115,7 +130,6 @@ def act_of(event: Interaction, items: ItemLookup) -> Act:
         event.location.longitude if located else math.nan,
         event.request_id,
         event_hash(event.event_id),
-        event.surface,
         event.origin,
         engagement(action, play_ms, duration_ms),
     )

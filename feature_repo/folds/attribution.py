@@ -19,8 +19,8 @@ from core.geo import distance_m
 from core.ids import item_key, outcome_id
 from feature_repo.folds.act import ABSENT, Act, ItemLookup
 from feature_repo.folds.context import FoldContext, Record
-from feature_repo.folds.watch import EMPTY as NO_WATCH
-from feature_repo.folds.watch import Plays, bucket_of, rank
+from feature_repo.folds.entries import served_ms
+from feature_repo.folds.watch import NO_PLAYS, Plays, bucket_of, rank
 from protos.events.v1.impression_pb2 import Impression
 from protos.events.v1.interaction_pb2 import Action
 from protos.events.v1.outcome_pb2 import Outcome
@@ -37,7 +37,7 @@ NOT_IN_SLATE: Final = "not_in_slate"  # the answer showed other items
 TOO_LATE: Final = "after_horizon"  # occurred after served_at + horizon
 REASONS: Final = (NEVER_SHOWN, TOO_MANY, NOT_IN_SLATE, TOO_LATE)
 
-_NO_PLAYS: Final = NO_WATCH.plays
+_VALUE_MOST: Final = 2**63 - 1  # what an outcome's value can hold
 
 
 class Following(NamedTuple):
@@ -73,7 +73,7 @@ class Answer(NamedTuple):
     partition: int = 0
     offset: int = 0
     shown: tuple[Shown, ...] = ()
-    plays: Plays = _NO_PLAYS
+    plays: Plays = NO_PLAYS
     waiting: tuple[Following, ...] = ()
 
 
@@ -151,22 +151,12 @@ def close_due(state: AttributionState, log_time_ms: int) -> Folded:
     return _closed(state.answers, due) if due else Folded(state)
 
 
-def due_at(state: AttributionState) -> int | None:
-    """The log time at which the next answer closes; None when none is open."""
-    return min((answer.due_ms for answer in state.answers.values()), default=None)
-
-
 def changes(before: AttributionState, after: AttributionState) -> Changes:
     """Which answers must be written and which removed to get from `before` to `after`."""
     if before is after:
         return Changes([], [])
     put = [answer for request_id, answer in after.answers.items() if before.answers.get(request_id) is not answer]
     return Changes(put, [request_id for request_id in before.answers if request_id not in after.answers])
-
-
-def served_ms(impression: Impression) -> int:
-    """When the answer was given, platform milliseconds."""
-    return impression.served_at.seconds * 1000 + impression.served_at.nanos // 1_000_000
 
 
 def pack(answer: Answer) -> bytes:
@@ -195,13 +185,15 @@ def pack(answer: Answer) -> bytes:
 
 def unpack(rows: Sequence[bytes]) -> AttributionState:
     """The state whose open answers `rows` hold."""
+    if not rows:
+        return EMPTY
     answers = [_answer(OpenAnswer.FromString(row)) for row in rows]
     return AttributionState({answer.request_id: answer for answer in answers})
 
 
 def _answer(row: OpenAnswer) -> Answer:
     impression = row.impression if row.HasField("impression") else None
-    peers: list[tuple[int, ...]] = list(_NO_PLAYS)
+    peers: list[tuple[int, ...]] = list(NO_PLAYS)
     for one in row.peers:
         peers[one.bucket] = tuple(one.play_ds)
     return Answer(
@@ -279,7 +271,7 @@ def _joined(answer: Answer, done: Following) -> Answer | str:
     one = answer.shown[place]
     value_micros, currency = one.value_micros, one.currency
     if done.value_micros != ABSENT and currency in ("", done.currency):  # one currency: that of the first order
-        value_micros, currency = max(0, value_micros) + done.value_micros, done.currency
+        value_micros, currency = min(_VALUE_MOST, max(0, value_micros) + done.value_micros), done.currency
     changed = Shown(
         one.item_id,
         one.actions | 1 << (done.action - 1),

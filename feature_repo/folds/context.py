@@ -11,6 +11,7 @@ class Record(NamedTuple):
     partition: int
     offset: int
     log_time_ms: int  # highest record timestamp of the partition so far, this record included
+    recorded_ms: int  # the record's own timestamp
 
 
 class FoldContext(NamedTuple):
