@@ -30,15 +30,27 @@ def decode_frame(value: bytes | None) -> Sequence[Activity]:
         FrameError: the record is empty, too large, not protobuf, or of an unknown schema version.
     """
     if value is None:
-        raise FrameError("found a record without a value, expected an ActivityFrame; activity.v1 has no tombstones")
+        raise FrameError(
+            "found a record without a value, expected an ActivityFrame; to remove a user send a Forget entry"
+        )
     if len(value) > MAX_FRAME_BYTES:
         raise FrameError(f"found {len(value)} bytes, expected at most {MAX_FRAME_BYTES}; send smaller frames")
     try:
         frame = ActivityFrame.FromString(value)
     except DecodeError as error:
-        raise FrameError(f"found {len(value)} bytes that are not an ActivityFrame ({error})") from None
+        raise FrameError(
+            f"found {len(value)} bytes that are not an ActivityFrame ({error}), expected one; "
+            "encode it with protos/events/v1/activity.proto, strings in UTF-8"
+        ) from None
     if frame.schema_version != SCHEMA_VERSION:
-        raise FrameError(f"found schema_version {frame.schema_version}, expected {SCHEMA_VERSION}; update the reader")
+        step = (
+            "update the reader, then `nearfeed rejects replay`"
+            if frame.schema_version > SCHEMA_VERSION
+            else "set it: these bytes are no frame, or one that was made by hand"
+        )
+        raise FrameError(f"found schema_version {frame.schema_version}, expected {SCHEMA_VERSION}; {step}")
     if len(frame.activities) > MAX_FRAME_ACTIVITIES:
-        raise FrameError(f"found {len(frame.activities)} activities, expected at most {MAX_FRAME_ACTIVITIES}")
+        raise FrameError(
+            f"found {len(frame.activities)} activities, expected at most {MAX_FRAME_ACTIVITIES}; send smaller frames"
+        )
     return frame.activities

@@ -8,19 +8,27 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any, Final, NamedTuple, Protocol
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
+from kafka.producer.transaction_manager import TransactionState
 
-from core.errors import BrokerUnavailable, ContractError, TooLarge
+from core.backlog import Backlog
+from core.errors import BrokerUnavailable, ContractError, InputError, Overloaded, TooLarge
 from core.frames import MAX_FRAME_BYTES, encode_frame
 from core.partition import partition_of
 from core.settings import Kafka
 from core.topics import ACTIVITY
+from core.validation import interaction_fault
 from protos.events.v1.activity_pb2 import Activity
+from protos.events.v1.interaction_pb2 import Interaction
 
 FRAME_ACTIVITIES: Final = 100  # per-record cost is shared well enough; a rejected frame stays small
+MAX_UNSETTLED_BYTES: Final = 32 << 20  # of activities not yet acknowledged; kafka-python itself keeps no bound
+_CLOSE_S: Final = 1.0
 _FRAME_BYTES: Final = MAX_FRAME_BYTES // 4  # a full frame; also the largest activity, so none outgrows MAX_FRAME_BYTES
 
 
@@ -64,7 +72,26 @@ def make_producer(kafka: Kafka, *, timeout_ms: int, linger_ms: int = 0) -> Kafka
             f"no Kafka broker answered at {kafka.bootstrap_servers} ({type(error).__name__}); "
             "start it (`nearfeed up`) or set NEARFEED_KAFKA__BOOTSTRAP_SERVERS"
         ) from None
+    _outlive_lost_batches(producer)
     return producer
+
+
+def _outlive_lost_batches(producer: KafkaProducer) -> None:
+    """Afterwards the producer goes on when a batch that was sent before has run out of its time.
+
+    kafka-python 3.0.12 then gives up its producer id, as it must, but its state still says that it has one: it never
+    asks for another, and every later send waits for ever. A broker that is away for longer than `timeout_ms` is enough.
+    """
+    ids = getattr(producer, "_transaction_manager", None)
+    if ids is None:
+        return
+    give_up = ids.reset_producer_id
+
+    def give_up_and_ask_anew() -> None:
+        give_up()
+        ids._current_state = TransactionState.UNINITIALIZED
+
+    ids.reset_producer_id = give_up_and_ask_anew
 
 
 def send_record(
@@ -95,64 +122,132 @@ def send_record(
 
 
 class ActivityProducer:
-    """Packs activities of one partition into frames and sends them.
+    """Packs activities of one partition into frames and sends them. Thread safe; close it, or use it in a `with`.
+
+        with ActivityProducer(load().kafka, linger_ms=20, timeout_ms=10_000) as producer:
+            kept = producer.send_event(event, clock.now_ms())
+            ...
+        kept.result()  # where the event stands in the log
 
     A frame leaves when it holds FRAME_ACTIVITIES, when it is large, or `linger_ms` after its first
     entry. Entries of one user keep their order. The record's timestamp is the latest of its entries.
+    Each entry has a future of its own, which ends within about `timeout_ms` of its frame leaving. Callbacks of these
+    futures run on Kafka's thread: they must neither wait nor send.
     """
 
     def __init__(self, kafka: Kafka, *, linger_ms: int, timeout_ms: int) -> None:
         self._producer = make_producer(kafka, timeout_ms=timeout_ms)
         self._partitions = kafka.activity_partitions
         self._linger_s = linger_ms / 1000.0
+        self._timeout_s = timeout_ms / 1000.0
         self._frames: dict[int, _Frame] = {}
+        self._unsettled = Backlog(MAX_UNSETTLED_BYTES)
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._closed = False
         self._flusher = threading.Thread(target=self._flush_when_due, name="frame-flusher", daemon=True)
         self._flusher.start()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close(self._timeout_s)
+
+    def send_event(self, event: Interaction, now_ms: int) -> "Future[Acknowledged]":
+        """Hand over what a person did, judged first as every reader of the log will judge it.
+
+        Raises:
+            InputError: the event would be rejected; the message names the field and the next step.
+            TooLarge, Overloaded, BrokerUnavailable: as `send`.
+        """
+        fault = interaction_fault(event, now_ms)
+        if fault is not None:
+            raise InputError(f"{fault.field}: {fault.reason}")
+        return self.send(Activity(interaction=event), event.user_id, now_ms)
+
     def send(self, activity: Activity, user_id: str, timestamp_ms: int) -> "Future[Acknowledged]":
-        """Hand over one activity; the future resolves after acks=all or fails with BrokerUnavailable."""
+        """Hand over one activity; the future resolves after acks=all or fails with BrokerUnavailable.
+
+        Waits while MAX_UNSETTLED_BYTES wait for the broker.
+
+        Raises:
+            TooLarge: the activity does not fit into a frame.
+            Overloaded: no room within the producer's timeout.
+            BrokerUnavailable: the producer is closed.
+        """
         size = activity.ByteSize()
         if size > _FRAME_BYTES:
-            raise TooLarge(f"found an activity of {size} bytes, expected at most {_FRAME_BYTES}")
+            raise TooLarge(f"found an activity of {size} bytes, expected at most {_FRAME_BYTES}; send a smaller one")
         partition = partition_of(user_id, self._partitions)
         waiting: Future[Acknowledged] = Future()
         waiting.set_running_or_notify_cancel()
+        if not self._unsettled.take(size, self._timeout_s):
+            raise Overloaded(
+                f"found no room among {MAX_UNSETTLED_BYTES} bytes that wait for the broker, expected some within "
+                f"{self._timeout_s:g} s; send again later, event ids make it safe"
+            )
         with self._lock:
             if self._closed:
+                self._unsettled.give_back(1, size)
                 raise BrokerUnavailable("the producer is closed; make a new one")
             frame = self._frames.get(partition)
             if frame is None:
                 frame = self._frames[partition] = _Frame(time.monotonic() + self._linger_s)
                 self._wake.notify()
             frame.add(activity, size, timestamp_ms, waiting)
-            if len(frame.activities) >= FRAME_ACTIVITIES or frame.size >= _FRAME_BYTES:
-                self._send(partition, self._frames.pop(partition))
+            full = len(frame.activities) >= FRAME_ACTIVITIES or frame.size >= _FRAME_BYTES
+            sent = [self._send(partition)] if full else []
+        self._follow(sent)
         return waiting
 
+    def flush(self, timeout_s: float) -> None:
+        """Everything handed over before has left, and its future has ended.
+
+        Raises:
+            BrokerUnavailable: not within `timeout_s`; futures that have not ended still will.
+        """
+        with self._lock:
+            sent = [self._send(partition) for partition in list(self._frames)]
+        self._follow(sent)
+        left = self._unsettled.wait(timeout_s)
+        if left:
+            raise BrokerUnavailable(
+                f"{ACTIVITY}: {left} activities were not acknowledged within {timeout_s:g} s; "
+                "send again what has no result, event ids make it safe"
+            )
+
     def close(self, timeout_s: float) -> None:
-        """Send what waits, let acknowledgements arrive for at most `timeout_s`, and stop."""
+        """Send what waits, let acknowledgements arrive for at most `timeout_s`, and stop.
+
+        Raises:
+            BrokerUnavailable: not everything was acknowledged; the futures tell what was.
+        """
         with self._lock:
             self._closed = True
-            for partition in list(self._frames):
-                self._send(partition, self._frames.pop(partition))
             self._wake.notify()
         self._flusher.join(timeout_s)
-        self._producer.close(timeout=timeout_s)
+        try:
+            self.flush(timeout_s)
+        finally:
+            with suppress(KafkaError):  # it does not close while a batch is in flight; its thread ends with the process
+                self._producer.close(timeout=_CLOSE_S)
 
     def _flush_when_due(self) -> None:
-        with self._lock:
-            while not self._closed:
+        while True:
+            with self._lock:
+                if self._closed:
+                    return
                 now = time.monotonic()
-                for partition in [p for p, frame in self._frames.items() if frame.due <= now]:
-                    self._send(partition, self._frames.pop(partition))
-                next_due = min((frame.due for frame in self._frames.values()), default=None)
-                self._wake.wait(None if next_due is None else max(0.0, next_due - time.monotonic()))
+                sent = [self._send(partition) for partition, frame in list(self._frames.items()) if frame.due <= now]
+                if not sent:
+                    next_due = min((frame.due for frame in self._frames.values()), default=None)
+                    self._wake.wait(None if next_due is None else max(0.0, next_due - time.monotonic()))
+            self._follow(sent)
 
-    def _send(self, partition: int, frame: "_Frame") -> None:
-        # Called with the lock held: two threads must not swap the order of two frames of a partition.
+    def _send(self, partition: int) -> "_Sent":
+        # With the lock held: two threads must not swap the order of two frames of a partition.
+        frame = self._frames.pop(partition)
         sent = send_record(
             self._producer,
             ACTIVITY,
@@ -160,7 +255,26 @@ class ActivityProducer:
             partition=partition,
             timestamp_ms=frame.timestamp_ms,
         )
-        sent.add_done_callback(lambda done: _settle(frame.waiting, done))
+        return _Sent(frame, sent)
+
+    def _follow(self, sent: "Sequence[_Sent]") -> None:
+        # Without the lock: a frame that failed at once ends its futures here, and whoever waits may send again.
+        for frame, future in sent:
+            future.add_done_callback(partial(self._settle, frame))
+
+    def _settle(self, frame: "_Frame", done: "Future[Acknowledged]") -> None:
+        error = done.exception()
+        for future in frame.waiting:
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(done.result())
+        self._unsettled.give_back(len(frame.waiting), frame.size)
+
+
+class _Sent(NamedTuple):
+    frame: "_Frame"
+    future: "Future[Acknowledged]"
 
 
 class _Frame:
@@ -178,15 +292,6 @@ class _Frame:
         self.waiting.append(waiting)
         self.size += size
         self.timestamp_ms = max(self.timestamp_ms, timestamp_ms)
-
-
-def _settle(waiting: "Sequence[Future[Acknowledged]]", done: "Future[Acknowledged]") -> None:
-    error = done.exception()
-    for future in waiting:
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(done.result())
 
 
 def _unavailable(topic: str, error: Any) -> BrokerUnavailable:

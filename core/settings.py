@@ -65,12 +65,21 @@ class Streams(Section):
     """The Faust workers."""
 
     group: str = Field("nearfeed-state", description="consumer group, and the processor's name in its cursors")
-    max_batch: int = Field(100, ge=1, description="frames in one micro-batch")
+    max_batch: int = Field(200, ge=1, description="frames in one micro-batch")
     max_wait_ms: int = Field(20, ge=0, description="how long a micro-batch waits to fill")
-    cache_users: int = Field(5_000, ge=0, description="users whose state a partition's owner keeps in memory")
+    cache_users: int = Field(20_000, ge=0, description="users whose rows a partition's owner keeps, 4 KB each")
     horizon_s: int = Field(1800, ge=1, description="how long an impression waits for acts, event time")
     heartbeat_s: float = Field(1.0, gt=0, description="wall seconds between heartbeats on an idle partition")
     location_resolution: int = Field(9, ge=0, le=15, description="finest H3 resolution that states keep")
+
+
+class Archive(Section):
+    """The log on disk, beyond the topic's retention."""
+
+    home: Path = Field(Path("var/archive"), description="folder of the archive")
+    segment_records: int = Field(50_000, ge=1, description="a segment is written when it holds so many records")
+    segment_bytes: int = Field(64 << 20, ge=1024, description="or so many bytes")
+    segment_s: float = Field(300.0, gt=0, description="or when its first record has waited so long, wall seconds")
 
 
 # Servers listen below Linux's range for outgoing connections (32768-60999): in it, another program's connection can
@@ -125,6 +134,7 @@ class Settings(Section):
     streams: Streams = Streams()
     scorer: Scorer = Scorer()
     ingest: Ingest = Ingest()
+    archive: Archive = Archive()
     registry: Registry = Registry()
     telemetry: Telemetry = Telemetry()
 

@@ -30,10 +30,11 @@ def server_settings(port: int) -> dict[str, str]:
         "port": str(port),
         "unix_socket_directories": "",
         "max_connections": "60",
-        "shared_buffers": "128MB",
+        "shared_buffers": "256MB",
         "wal_level": "minimal",
         "max_wal_senders": "0",
-        "max_wal_size": "512MB",
+        # Rows are rewritten often: a checkpoint in between makes each page go whole into the log once more.
+        "max_wal_size": "4GB",
         "checkpoint_timeout": "15min",
         # Two cores: no pool of I/O processes, no parallel plans; small queries by key are all there is.
         "io_method": "sync",

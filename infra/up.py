@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from core.errors import NotReady
 from core.settings import PREFIX, Settings, as_environment, load
 from core.topics_admin import apply_topics
 from feature_repo.apply import apply_features
@@ -23,13 +24,15 @@ from models.registry import current
 READY_S: Final = 60.0
 ENVIRONMENT_FILE: Final = "environment"
 _POLL_S: Final = 0.5
+_SOON_S: Final = 10.0  # a process that ends sooner after its start has a cause that starting again does not mend
 
 
 def run_platform(settings: Settings, home: Path, *, jars: Path, workers: int, say: Callable[[str], None]) -> None:
     """Serves until SIGINT or SIGTERM; then everything has ended in order.
 
     Raises:
-        NearfeedError: a part could not start, or ended by itself; its log stands in `home`/logs.
+        NearfeedError: a part could not start, or ended by itself; its log stands in `home`/logs. Stream workers and
+            the archiver are started again unless they ended at once.
     """
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -43,11 +46,13 @@ def run_platform(settings: Settings, home: Path, *, jars: Path, workers: int, sa
         apply_topics(here.kafka)
         apply_features(here)
         with Processes(home / "logs", here, lock_home(home)) as processes:
-            names = [f"stream-{number}" for number in range(1, workers + 1)]
-            for name in names:
-                processes.start(name, "stream")
+            followers = {f"stream-{number}": "stream" for number in range(1, workers + 1)} | {"archive": "archive"}
+            started_s = {}
+            for name, verb in followers.items():
+                processes.start(name, verb)
+                started_s[name] = time.monotonic()
             processes.start("ingest", "serve", "ingest")
-            names.append("ingest")
+            names = ["ingest"]
             say(processes.wait_for("ingest", r"ingest\.ready .*", READY_S)[0])
             if current(here.registry.home) is None:
                 say(f"no model in {here.registry.home}: the scorer starts when `nearfeed train` has published one")
@@ -65,5 +70,15 @@ def run_platform(settings: Settings, home: Path, *, jars: Path, workers: int, sa
                 servers.check()
                 for name in names:
                     processes.check(name)
+                for name, verb in followers.items():
+                    try:
+                        processes.check(name)
+                    except NotReady as ended:
+                        # They go on where they stood; a worker ends, for one, when a replay has switched its tables.
+                        if time.monotonic() - started_s[name] < _SOON_S:
+                            raise
+                        say(f"{ended}; started again")
+                        processes.start(name, verb)
+                        started_s[name] = time.monotonic()
                 time.sleep(_POLL_S)
             say("stopping")

@@ -10,7 +10,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from core.settings import Settings
 from core.topics import ACTIVITY, OUTCOMES, REJECTED
-from feature_repo.layouts import HISTORY_ROW
+from feature_repo.layouts import USER
 from protos.events.v1.outcome_pb2 import Outcome
 from protos.events.v1.rejected_pb2 import Rejected
 
@@ -35,7 +35,7 @@ class Stored(NamedTuple):
 def stored(settings: Settings) -> Stored:
     """The sums as of now."""
     with psycopg.connect(settings.postgres.dsn.get_secret_value(), connect_timeout=5) as connection:
-        rows = connection.execute("select value from user_history").fetchall()
+        rows = connection.execute("select value from user_features").fetchall()
         sums = connection.execute(
             "select coalesce(sum(records), 0), coalesce(sum(impressions), 0), coalesce(sum(outcomes), 0),"
             " coalesce(sum(let_go), 0), coalesce(sum(rejected), 0), coalesce(sum(next_offset), 0) from stream_cursor"
@@ -44,7 +44,7 @@ def stored(settings: Settings) -> Stored:
             "select (select count(*) from user_attribution) + (select count(*) from stream_outbox)"
         ).fetchone()
     assert sums is not None and waiting is not None  # aggregates always give a row
-    history = np.frombuffer(b"".join(row[0] for row in rows), HISTORY_ROW)
+    history = np.frombuffer(b"".join(row[0] for row in rows), USER)["history"]
     records, impressions, outcomes, let_go, rejected, covered = (int(value) for value in sums)
     return Stored(
         users=len(history),
