@@ -9,26 +9,22 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, cast
 
 import faust
+from aiokafka.errors import IllegalStateError
 from faust.streams import Stream
+from faust.transport.consumer import Consumer
 from faust.types import TP, EventT, StreamT
 
 from core.clock import Clock
 from core.settings import Settings
 from core.topics import ACTIVITY
 from streams.cursor import Record
+from streams.holes import Holes, Step, runs
 from streams.ownership import Owner
 
 logger = logging.getLogger(__name__)
-
-_HOLE_S: Final = 1.0  # a hole that is still there this long after going back to it is in the log itself
-
-
-class _Hole(NamedTuple):
-    expected: int
-    since_s: float
 
 
 def build_app(
@@ -55,34 +51,33 @@ def build_app(
         stream_buffer_maxsize=4 * settings.streams.max_batch,
     )
     activity = app.topic(ACTIVITY, value_type=bytes, value_serializer="raw")
-    holes: dict[int, _Hole] = {}
+    holes = Holes()
     within_s = max(settings.streams.max_wait_ms, 1) / 1000.0  # zero would mean: wait for a full batch
 
     async def settle(stream: Stream[Any], events: Sequence[EventT[Any]]) -> None:
         at: TP = events[0].message.tp
-        settled = await owner.settle(at.partition, [_record(event) for event in events])
-        for event in events[:settled]:
-            await stream.ack(event)
-        expected = owner.expected(at.partition)
-        if settled == len(events):
-            holes.pop(at.partition, None)
-        elif expected is not None:
-            await _go_back(at, expected, events[settled].message.offset)
+        records = [_record(event) for event in events]
+        for run in runs(records):
+            settled = await owner.settle(at.partition, records[run])
+            for event in events[run][:settled]:
+                await stream.ack(event)
+            expected = owner.expected(at.partition)
+            if settled == len(records[run]):
+                holes.closed(at.partition)
+            elif expected is not None:
+                await _go_back(at, expected, records[run][settled].offset)
 
     async def _go_back(at: TP, expected: int, found: int) -> None:
         """Records between `expected` and `found` were not delivered: ask for them, or learn that there are none."""
-        now_s = clock.monotonic_s()
-        hole = holes.get(at.partition)
-        if hole is None or hole.expected != expected:
-            holes[at.partition] = _Hole(expected, now_s)
-        elif now_s - hole.since_s < _HOLE_S:
-            return  # fetched before we went back
-        else:
+        step = holes.met(at.partition, expected, found, clock.monotonic_s())
+        if step is Step.WAIT:
+            return
+        if step is Step.STEP_OVER:
             logger.warning(
                 "partition.hole partition=%d expected=%d found=%d: no records there", at.partition, expected, found
             )
             owner.skip_hole(at.partition, found)
-        await app.consumer.seek(at, expected)
+        await _seek(at, expected)
 
     @app.agent(activity, isolated_partitions=True, name="fold_activity")
     async def fold_activity(values: StreamT[Any]) -> None:
@@ -104,10 +99,26 @@ def build_app(
 
     starting: set[asyncio.Task[None]] = set()
 
+    async def _read_from_cursor(at: TP) -> None:
+        """Where to read on is what the cursor says: committed offsets lag behind, or are those of an earlier topic."""
+        expected = owner.expected(at.partition)
+        if expected is not None:
+            await _seek(at, expected)
+
+    async def _seek(at: TP, offset: int) -> None:
+        # In the consumer's own thread. Faust's plain `seek` is not: between two steps of a fetch it takes the records
+        # away that the fetch goes on with, and the consumer crashes.
+        with suppress(IllegalStateError):  # the partition has left us
+            await app.consumer.seek_wait({at: offset})
+
     async def begin(partitions: set[int]) -> None:
         """Own what was assigned before anything arrives: what waits there may be due."""
         try:
             await asyncio.gather(*(owner.settle(partition, ()) for partition in partitions))
+            # By then Faust has gone where Kafka's committed offsets are.
+            await cast(Consumer, app.consumer).can_resume_flow.wait()
+            for partition in partitions:
+                await _read_from_cursor(TP(ACTIVITY, partition))
         except Exception as error:
             fail(error)
         else:
@@ -119,7 +130,7 @@ def build_app(
 
     @app.on_partitions_assigned.connect
     async def on_assigned(_app: Any, /, *assigned: set[TP], **_: Any) -> None:
-        holes.clear()
+        holes.forget()
         partitions = _numbers(*assigned)
         owner.assigned(partitions)
         task = asyncio.create_task(begin(partitions))

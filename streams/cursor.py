@@ -38,3 +38,5 @@ class Cursor(NamedTuple):
     impressions: int = 0
     outcomes: int = 0
     let_go: int = 0  # acts that named a request and that no outcome holds
+    late: int = 0  # interactions applied that count for no habit: older than their record by LATE_MS
+    forgotten: int = 0  # wishes to be forgotten

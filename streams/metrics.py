@@ -13,10 +13,11 @@ _ATTRIBUTION: Final = "attribution"
 def observe(done: Committed, clock: Clock, speed: float) -> None:
     """Count one transaction. `speed` is platform seconds per wall second."""
     effects = done.effects
-    applied = effects.applied + effects.impressions
-    STAGE_IN.labels(_FOLD).inc(applied + effects.duplicates + done.rejected)
+    counts = effects.counts
+    applied = counts.applied + counts.impressions + counts.forgotten
+    STAGE_IN.labels(_FOLD).inc(applied + counts.duplicates + done.rejected)
     STAGE_OUT.labels(_FOLD).inc(applied)
-    STAGE_REMOVED.labels(_FOLD, "duplicate").inc(effects.duplicates)
+    STAGE_REMOVED.labels(_FOLD, "duplicate").inc(counts.duplicates)
     STAGE_REMOVED.labels(_FOLD, "rejected").inc(done.rejected)
     for reason in effects.let_go:
         STAGE_REMOVED.labels(_ATTRIBUTION, reason).inc()

@@ -74,6 +74,7 @@ class Relay(threading.Thread):
         self._ack_timeout_s = ack_timeout_s
         self._wake = threading.Event()
         self._stopping = False
+        self.failure: Exception | None = None  # what ended it although nobody asked: the process must end, too
 
     def wake(self) -> None:
         """New rows were committed."""
@@ -97,6 +98,9 @@ class Relay(threading.Thread):
             except NotReady as error:
                 logger.warning("outbox.waiting reason=%s", error)
                 pause_s = _BACKOFF_S
+            except Exception as error:
+                self.failure = error
+                return
             if last:
                 return
             self._wake.wait(pause_s)

@@ -93,9 +93,9 @@ class Owner:
         raise AssertionError("itertools.count does not end")
 
     def expected(self, partition: int) -> int | None:
-        """The offset that the partition's driver waits for; None without one."""
+        """The offset that the partition's driver waits for; None without one, and while everything ends."""
         driver = self._drivers.get(partition)
-        return None if driver is None else driver.cursor.next_offset
+        return None if driver is None or self._draining else driver.cursor.next_offset
 
     def overdue(self, quiet_s: float) -> list[int]:
         """Partitions quiet for `quiet_s` where something waits for a time that has come: they need a heartbeat."""
@@ -146,5 +146,6 @@ class Owner:
         if self._working.get(partition) is done:
             del self._working[partition]
         self._quiet_since[partition] = self._clock.monotonic_s()
-        if not done.cancelled():
-            done.exception()  # seen
+        if not done.cancelled() and isinstance(done.exception(), OwnershipLost):
+            # Also when nobody waits for it any more: the partition was revoked meanwhile.
+            logger.warning("partition.fenced partition=%d: nothing was written, a newer owner has it", partition)

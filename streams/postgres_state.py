@@ -6,22 +6,25 @@ row, so a new owner's take-over waits for a commit in flight, and a commit after
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
+import numpy as np
 import psycopg
+from numpy.typing import NDArray
 from psycopg_pool import ConnectionPool
 
 from core.errors import OwnershipLost
 from core.settings import Postgres
-from feature_repo.folds import popularity, user
 from feature_repo.folds.attribution import AttributionState
-from feature_repo.folds.popularity import CellState
-from feature_repo.folds.user import UserState
 from feature_repo.postgres import conninfo, named_errors
 from feature_repo.store import PackedWriter
+from feature_repo.sums import Sum
 from streams.cursor import Cursor, Partition
 from streams.outbox import OutboxRow, Produced
-from streams.state_store import NEVER_MS, Commit, ownership_lost
+from streams.state_store import NEVER_MS, Commit, Users, ownership_lost
+
+_TRANSACTION_TIMEOUT_SINCE: Final = 170_000  # PostgreSQL 17
 
 _POSITION: Final = ", ".join(Cursor._fields[1:])
 
@@ -29,6 +32,11 @@ _TAKE_OVER: Final = f"""
 insert into stream_cursor (processor, topic, topic_id, partition, epoch) values (%s, %s, %s, %s, 1)
 on conflict (processor, topic_id, partition) do update set epoch = stream_cursor.epoch + 1
 returning epoch, {_POSITION}""".encode()
+
+# Owners of an earlier topic of the same name write the same users' rows: they are fenced as well.
+_FENCE_EARLIER: Final = b"""
+update stream_cursor set epoch = epoch + 1
+where processor = %s and topic = %s and topic_id <> %s and partition = %s"""
 
 _ADVANCE: Final = f"""
 update stream_cursor set ({_POSITION}) = row({", ".join(["%s"] * (len(Cursor._fields) - 1))})
@@ -55,8 +63,10 @@ class PostgresStateStore:
             min_size=1,
             max_size=connections,
             timeout=settings.connect_timeout_s,
+            # Without it the pauses between attempts to connect grow as long as the server's absence was.
+            reconnect_timeout=settings.connect_timeout_s,
             kwargs={"autocommit": True},
-            configure=_durable,
+            configure=partial(_prepare, longest_commit_ms=settings.statement_timeout_ms),
             open=False,
         )
 
@@ -77,24 +87,24 @@ class PostgresStateStore:
 
     def take_over(self, partition: Partition) -> Cursor:
         key = (partition.processor, partition.topic, partition.topic_id, partition.number)
-        with self._connection() as connection:
+        with self._connection() as connection, connection.transaction():
+            connection.execute(_FENCE_EARLIER, key)
             row = connection.execute(_TAKE_OVER, key).fetchone()
         assert row is not None
         return Cursor(*row)
 
-    def users(self, user_ids: Sequence[str]) -> list[UserState]:
+    def users(self, user_ids: Sequence[str]) -> Users:
         with self._connection() as connection:
             rows = self._features.load_users(connection, user_ids)
-            answers = self._features.load_answers(connection, user_ids)
-        return [user.unpack(rows, at, answers[at]) for at in range(len(user_ids))]
+            return Users(rows, self._features.load_answers(connection, user_ids))
 
     def answers(self, user_ids: Sequence[str]) -> list[AttributionState]:
         with self._connection() as connection:
             return self._features.load_answers(connection, user_ids)
 
-    def cells(self, partition: int, cells: Sequence[str]) -> list[CellState]:
+    def sums(self, table: Sum, partition: int, keys: Sequence[str]) -> NDArray[np.void]:
         with self._connection() as connection:
-            return self._features.load_cells(connection, partition, cells)
+            return self._features.load_sums(connection, table, partition, keys)
 
     def due_users(self, partition: int, log_time_ms: int, limit: int) -> list[str]:
         with self._connection() as connection:
@@ -108,17 +118,14 @@ class PostgresStateStore:
     def commit(self, commit: Commit) -> None:
         partition, cursor = commit.partition, commit.cursor
         key = (partition.processor, partition.topic_id, partition.number, cursor.epoch)
-        with self._connection() as connection, connection.transaction():
-            if connection.execute(_ADVANCE, (*cursor[1:], *key)).fetchone() is None:
-                raise OwnershipLost(ownership_lost(commit))
-            if commit.states:
-                rows = user.pack(list(commit.states.values()))
-                self._features.write_users(connection, list(commit.states), rows)
+        with self._connection() as connection, connection.pipeline(), connection.transaction():
+            advanced = connection.execute(_ADVANCE, (*cursor[1:], *key))
+            if commit.users is not None:
+                self._features.write_users(connection, *commit.users)
             if commit.answers:
                 self._features.write_answers(connection, partition.number, commit.answers)
-            if commit.cells:
-                sums = popularity.rows_of(list(commit.cells.values()))
-                self._features.write_cells(connection, partition.number, list(commit.cells), sums)
+            for table, changed in commit.sums:
+                self._features.write_sums(connection, table, partition.number, *changed)
             if commit.produced:
                 columns = [list(column) for column in zip(*commit.produced, strict=True)]
                 topics, keys, values, partitions, timestamps = columns
@@ -126,6 +133,8 @@ class PostgresStateStore:
                     _PRODUCE,
                     (self._processor, partition.number, topics, partitions, keys, values, timestamps),
                 )
+            if advanced.fetchone() is None:  # waits for all of the above; what a fenced owner wrote is rolled back
+                raise OwnershipLost(ownership_lost(commit))
 
     def waiting(self, partition: int, limit: int) -> list[OutboxRow]:
         query = """
@@ -145,6 +154,10 @@ where processor = %s and source_partition = %s order by id limit %s"""
             yield connection
 
 
-def _durable(connection: psycopg.Connection[Any]) -> None:
+def _prepare(connection: psycopg.Connection[Any], longest_commit_ms: int) -> None:
     # A server that answers commits before they are on disk would let a crash take back what Kafka was told.
     connection.execute("set synchronous_commit = on")
+    # A process that falls asleep inside a commit holds the lock on its cursor, and nobody can take over, until the
+    # server rolls the commit back. No other timeout runs while it waits for the rest of a pipeline.
+    if connection.info.server_version >= _TRANSACTION_TIMEOUT_SINCE:
+        connection.execute(f"set transaction_timeout = {longest_commit_ms}".encode())

@@ -3,16 +3,31 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from core.errors import OwnershipLost
-from feature_repo.folds import popularity, user
 from feature_repo.folds.attribution import AttributionState, Changes
-from feature_repo.folds.popularity import CellState
-from feature_repo.folds.user import UserState
 from feature_repo.store import MemoryStore
+from feature_repo.sums import Sum
 from streams.cursor import Cursor, Partition
 from streams.outbox import OutboxRow, Produced
 
 NEVER_MS: Final = 2**63 - 1  # nothing waits
+
+
+class Rows(NamedTuple):
+    """Rows that changed, (B,), each with its key."""
+
+    keys: Sequence[str]
+    rows: NDArray[np.void]
+
+
+class Users(NamedTuple):
+    """Stored users, in the order asked for."""
+
+    rows: NDArray[np.void]  # (B,) USER, owned by the caller; zeros where nothing is stored
+    answers: list[AttributionState]
 
 
 class Commit(NamedTuple):
@@ -20,9 +35,9 @@ class Commit(NamedTuple):
 
     partition: Partition
     cursor: Cursor  # after it; the epoch is its owner's
-    states: Mapping[str, UserState]  # users whose view rows changed
+    users: Rows | None  # USER
     answers: Mapping[str, Changes]  # users whose open answers changed
-    cells: Mapping[str, CellState]  # this partition's partial sums that changed
+    sums: Sequence[tuple[Sum, Rows]]  # this partition's partial sums that changed
     produced: Sequence[Produced]  # for the outbox, in order
 
 
@@ -31,16 +46,16 @@ class StateStore(Protocol):
     only where it reads: a commit whose answer is lost may stand."""
 
     def take_over(self, partition: Partition) -> Cursor:
-        """The stored cursor, under a new epoch that fences every earlier owner."""
+        """The stored cursor, under a new epoch that fences every earlier owner, those of an earlier topic included."""
 
-    def users(self, user_ids: Sequence[str]) -> list[UserState]:
-        """The states, in order; EMPTY where nothing is stored."""
+    def users(self, user_ids: Sequence[str]) -> Users:
+        """The rows and open answers of distinct users; empty where nothing is stored."""
 
     def answers(self, user_ids: Sequence[str]) -> list[AttributionState]:
         """The open answers alone, in order."""
 
-    def cells(self, partition: int, cells: Sequence[str]) -> list[CellState]:
-        """The partition's partial sums, in order; EMPTY where nothing is stored."""
+    def sums(self, table: Sum, partition: int, keys: Sequence[str]) -> NDArray[np.void]:
+        """The partition's partial sums of (B,) distinct keys, owned by the caller; zeros where nothing is stored."""
 
     def due_users(self, partition: int, log_time_ms: int, limit: int) -> list[str]:
         """At most `limit` users of the partition with an answer due at `log_time_ms`."""
@@ -66,20 +81,21 @@ class MemoryStateStore:
         self._next_id = 1
 
     def take_over(self, partition: Partition) -> Cursor:
+        for other, cursor in self.cursors.items():
+            if other._replace(topic_id=partition.topic_id) == partition != other:
+                self.cursors[other] = cursor._replace(epoch=cursor.epoch + 1)
         cursor = self.cursors.get(partition, Cursor(0))
         self.cursors[partition] = cursor._replace(epoch=cursor.epoch + 1)
         return self.cursors[partition]
 
-    def users(self, user_ids: Sequence[str]) -> list[UserState]:
-        rows = self.features.read_users(user_ids)
-        answers = self.answers(user_ids)
-        return [user.unpack(rows, at, answers[at]) for at in range(len(user_ids))]
+    def users(self, user_ids: Sequence[str]) -> Users:
+        return Users(self.features.load_users(None, user_ids), self.answers(user_ids))
 
     def answers(self, user_ids: Sequence[str]) -> list[AttributionState]:
         return self.features.load_answers(None, user_ids)
 
-    def cells(self, partition: int, cells: Sequence[str]) -> list[CellState]:
-        return self.features.load_cells(None, partition, cells)
+    def sums(self, table: Sum, partition: int, keys: Sequence[str]) -> NDArray[np.void]:
+        return self.features.load_sums(None, table, partition, keys)
 
     def due_users(self, partition: int, log_time_ms: int, limit: int) -> list[str]:
         return self.features.due_users(None, partition, log_time_ms, limit)
@@ -94,12 +110,11 @@ class MemoryStateStore:
         if found.epoch != commit.cursor.epoch:
             raise OwnershipLost(ownership_lost(commit))
         self.cursors[commit.partition] = commit.cursor
-        if commit.states:
-            self.features.write_users(None, list(commit.states), user.pack(list(commit.states.values())))
+        if commit.users is not None:
+            self.features.write_users(None, *commit.users)
         self.features.write_answers(None, number, commit.answers)
-        if commit.cells:
-            sums = popularity.rows_of(list(commit.cells.values()))
-            self.features.write_cells(None, number, list(commit.cells), sums)
+        for table, changed in commit.sums:
+            self.features.write_sums(None, table, number, *changed)
         for produced in commit.produced:
             self.outbox[self._next_id] = (number, produced)
             self._next_id += 1

@@ -16,32 +16,36 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import faust
 import uvloop
+from aiokafka.errors import KafkaError
 from kafka import KafkaProducer
 
 from core.clock import Clock
-from core.errors import ContractError, NearfeedError
+from core.errors import BrokerUnavailable, ContractError, NearfeedError
 from core.frames import encode_frame
 from core.producer import Acknowledged, make_producer, send_record
 from core.settings import Kafka, Settings, load
 from core.telemetry import configure_logging, serve_metrics
 from core.topics import ACTIVITY
-from core.topics_admin import topic_states
 from feature_repo.folds.act import NoItems
 from feature_repo.folds.context import FoldContext
+from protos.events.v1.activity_pb2 import Activity
+from protos.events.v1.interaction_pb2 import Action, Interaction
+from streams.activity_log import activity_topic
 from streams.app import build_app
-from streams.cursor import Partition
+from streams.cursor import Partition, Record
 from streams.driver import Committed, Driver
 from streams.metrics import observe
 from streams.outbox import Relay
 from streams.ownership import Owner
 from streams.postgres_state import PostgresStateStore
 from streams.published import PublishedItems
+from streams.state_store import MemoryStateStore
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +58,8 @@ _LOG_LEVELS: Final = {
     "mode": logging.WARNING,
 }
 _HEARTBEAT: Final = encode_frame(())
+_ANY_TIME_MS: Final = 1_750_000_000_000
+_TOPIC_CHECK_S: Final = 5.0
 # States are tuples, made and dropped by the ten thousand and never in cycles: with Python's defaults the collector
 # walks the whole cache for every few hundred events, 15 % of the time.
 _COLLECT_AFTER: Final = (50_000, 20, 100)
@@ -65,6 +71,7 @@ class _Parts(NamedTuple):
     items: PublishedItems
     producer: KafkaProducer
     owner: Owner
+    relay: Relay
 
 
 def run_worker(settings: Settings) -> int:
@@ -110,14 +117,15 @@ async def _run(settings: Settings) -> BaseException | None:
         parts = await asyncio.to_thread(_build, settings, clock, closing)
         app = build_app(settings, parts.owner, clock, end, scratch)
         tasks = [
-            asyncio.create_task(app.start()),
+            asyncio.create_task(_start(app, settings.kafka)),
             asyncio.create_task(_beat(settings, clock, app, parts)),
             asyncio.create_task(_watch(settings, parts.items)),
+            asyncio.create_task(_watch_topic(settings.kafka)),
         ]
         for task in tasks:
             task.add_done_callback(task_ended)
         reason = await ended
-        _end_by_force_after(_STOP_S, 0 if reason is None else 1)
+        _end_by_force_after(_STOP_S, reason)
         await parts.owner.drain()
         for task in tasks:
             task.cancel()
@@ -141,6 +149,7 @@ def _build(settings: Settings, clock: Clock, closing: ExitStack) -> _Parts:
     store.open()
     producer = make_producer(settings.kafka, timeout_ms=settings.kafka.request_timeout_ms)
     closing.callback(producer.close, timeout=1.0)
+    compile_folds()
     items = PublishedItems(
         settings.registry.home, FoldContext(NoItems(), 0, streams.horizon_s * 1000, streams.location_resolution)
     )
@@ -162,23 +171,31 @@ def _build(settings: Settings, clock: Clock, closing: ExitStack) -> _Parts:
     relay.start()
     closing.callback(relay.stop)
     logger.info("worker.started metrics_port=%d", serve_metrics(settings.telemetry.metrics_port))
-    return _Parts(items, producer, owner)
+    return _Parts(items, producer, owner, relay)
 
 
-def activity_topic(kafka: Kafka) -> str:
-    """The id of activity.v1.
+def compile_folds() -> None:
+    """The folds' loops are compiled: seconds the first time, and no partition waits for them."""
+    everywhere = Partition("compile", ACTIVITY, "", 0, 1)
+    context = FoldContext(NoItems(), 0, 0, 0)
+    act = Interaction(event_id="e", user_id="u", item_id="1", action=Action.ACTION_LIKE)
+    act.occurred_at.FromMilliseconds(_ANY_TIME_MS)
+    frame = encode_frame([Activity(interaction=act)])
+    Driver(everywhere, MemoryStateStore(), lambda: context, cache_users=0).apply([Record(0, _ANY_TIME_MS, frame)])
+
+
+async def _start(app: faust.App, kafka: Kafka) -> None:
+    """Faust runs.
 
     Raises:
-        BrokerUnavailable: no broker answered.
-        ContractError: the topic is missing or has another number of partitions.
+        BrokerUnavailable: the broker has gone since `_build` spoke to it.
     """
-    found = topic_states(kafka).get(ACTIVITY)
-    if found is None or found.partitions != kafka.activity_partitions:
-        raise ContractError(
-            f"{ACTIVITY}: found {found.partitions if found else 'no'} partitions, expected "
-            f"{kafka.activity_partitions}; run `nearfeed topics apply` or set kafka.activity_partitions"
-        )
-    return found.topic_id
+    try:
+        await app.start()
+    except KafkaError as error:
+        raise BrokerUnavailable(
+            f"no Kafka broker answered at {kafka.bootstrap_servers} ({type(error).__name__}); restart the worker"
+        ) from error
 
 
 async def _watch(settings: Settings, items: PublishedItems) -> None:
@@ -188,17 +205,34 @@ async def _watch(settings: Settings, items: PublishedItems) -> None:
         await asyncio.to_thread(items.refresh)
 
 
+async def _watch_topic(kafka: Kafka) -> None:
+    """Ends when the topic is another one than before: offsets began anew, and those already passed would be skipped."""
+    before = await asyncio.to_thread(activity_topic, kafka)
+    while True:
+        await asyncio.sleep(_TOPIC_CHECK_S)
+        with suppress(BrokerUnavailable):
+            now = await asyncio.to_thread(activity_topic, kafka)
+            if now != before:
+                raise ContractError(f"{ACTIVITY}: found topic id {now}, expected {before}; it was made again, restart")
+
+
 async def _beat(settings: Settings, clock: Clock, app: faust.App, parts: _Parts) -> None:
     """Quiet partitions where something is due get an empty frame, whose timestamp moves their time."""
+    on_their_way: dict[int, Future[Acknowledged]] = {}
     while True:
         await asyncio.sleep(settings.streams.heartbeat_s)
         if app.crashed:
             raise ContractError(f"Faust crashed: {app.crash_reason!r}; restart the worker")
+        if parts.relay.failure is not None:  # else outcomes would wait for ever behind a worker that looks well
+            raise parts.relay.failure
         for partition in parts.owner.overdue(settings.streams.heartbeat_s):
+            if partition in on_their_way and not on_their_way[partition].done():
+                continue  # the broker is away; one will do when it is back
             sent = await asyncio.to_thread(
                 send_record, parts.producer, ACTIVITY, _HEARTBEAT, partition=partition, timestamp_ms=clock.now_ms()
             )
             sent.add_done_callback(_heartbeat_sent)
+            on_their_way[partition] = sent
 
 
 def _heartbeat_sent(sent: "Future[Acknowledged]") -> None:
@@ -206,12 +240,12 @@ def _heartbeat_sent(sent: "Future[Acknowledged]") -> None:
         logger.warning("heartbeat.waiting reason=%s", sent.exception())
 
 
-def _end_by_force_after(seconds: float, code: int) -> None:
-    """A stop that hangs (a broker or a store that does not answer) must not keep the process."""
+def _end_by_force_after(seconds: float, reason: BaseException | None) -> None:
+    """A stop that hangs (a broker or a store that does not answer) must not keep the process, nor the reason of it."""
 
     def end() -> None:
-        logger.error("worker.stop.forced after_s=%g", seconds)
-        os._exit(code)
+        logger.error("worker.stop.forced after_s=%g reason=%s", seconds, reason or "asked to end")
+        os._exit(0 if reason is None else 1)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
