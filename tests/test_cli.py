@@ -51,6 +51,7 @@ def elsewhere(tmp_path: Path) -> Iterator[dict[str, str]]:
             "POSTGRES__CONNECT_TIMEOUT_S": "1",
             "SCORER__ADDRESS": address,
             "INGEST__ADDRESS": "127.0.0.1:0",
+            "ARCHIVE__HOME": str(tmp_path / "archive"),
             "REGISTRY__HOME": str(tmp_path / "registry"),
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
@@ -149,6 +150,10 @@ def test_half_a_location_is_refused(elsewhere: dict[str, str], tmp_path: Path) -
         ("serve ingest", "no Kafka broker answered at 127.0.0.1"),
         ("stream", "no Kafka broker answered at 127.0.0.1"),
         ("features show 7", "PostgreSQL: "),
+        ("archive --once", "no Kafka broker answered at 127.0.0.1"),
+        ("replay --verify", "no Kafka broker answered at 127.0.0.1"),
+        ("backfill log.parquet", "no Kafka broker answered at 127.0.0.1"),
+        ("forget 7", "no Kafka broker answered at 127.0.0.1"),
     ],
 )
 def test_a_part_that_is_not_there_is_named_in_the_last_line(

@@ -4,7 +4,8 @@ import numpy as np
 
 from core.partition import partition_of
 from core.topics import ACTIVITY
-from protos.events.v1.activity_pb2 import Activity, ActivityFrame
+from feature_repo.folds.entries import Message, message_of
+from protos.events.v1.activity_pb2 import Activity, ActivityFrame, Forget
 from protos.events.v1.interaction_pb2 import Action, Interaction
 from rl.log import LogRecord, activities_by_user
 from streams.cursor import Cursor, Partition, Record
@@ -27,16 +28,17 @@ def test_learning_folds_what_workers_fold() -> None:
                 play_ms=int(rng.integers(-1, 20)),
             )
             event.occurred_at.FromMilliseconds(NOW_MS + int(rng.integers(-10, 10)) * 60_000)
-            frame.activities.append(Activity(interaction=event) if rng.random() < 0.95 else Activity())
+            wish = Forget(user_id=event.user_id, requested_at=event.occurred_at)
+            kinds = (Activity(interaction=event), Activity(forget=wish), Activity())
+            frame.activities.append(kinds[rng.choice(3, p=(0.8, 0.15, 0.05))])
         value = frame.SerializeToString() if rng.random() < 0.95 else b"\xff\xff"
         partition = int(rng.integers(PARTITIONS))
         timestamp_ms = NOW_MS if rng.random() < 0.95 else 7
         where = Partition("group", ACTIVITY, "id", partition, PARTITIONS)
-        admitted = [
-            one.by_user
-            for chunk in chunks([Record(number, timestamp_ms, value)], Cursor(1, number), where, limit=100)
-            for one in chunk.admitted
-        ]
+        admitted: dict[str, list[Message | None]] = {}
+        for chunk in chunks([Record(number, timestamp_ms, value)], Cursor(1, number), where, limit=100):
+            for entry in chunk.entries:
+                admitted.setdefault(entry.user_id, []).append(entry.message)
         found = activities_by_user(LogRecord(ACTIVITY, partition, number, timestamp_ms, value), PARTITIONS)
-        assert dict(found) == (admitted[0] if admitted else {})
+        assert {user_id: list(map(message_of, activities)) for user_id, activities in found.items()} == admitted
         assert all(partition_of(user_id, PARTITIONS) == partition for user_id in found)

@@ -10,18 +10,19 @@ from kafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 from kafka.future import Future as KafkaFuture
 
 from core import producer as producer_module
-from core.errors import BrokerUnavailable, ContractError, TooLarge
+from core.errors import BrokerUnavailable, ContractError, InputError, Overloaded, TooLarge
 from core.frames import MAX_FRAME_BYTES, decode_frame
 from core.partition import partition_of
 from core.producer import FRAME_ACTIVITIES, ActivityProducer, make_producer, send_record
 from core.settings import Kafka
 from protos.events.v1.activity_pb2 import Activity
 from protos.events.v1.impression_pb2 import Impression
-from protos.events.v1.interaction_pb2 import Interaction
+from protos.events.v1.interaction_pb2 import Action, Interaction
 
 KAFKA = Kafka(bootstrap_servers="broker.example:9092", activity_partitions=4)
 NEVER_MS = 3_600_000  # a linger that no test waits for
 SOON_S = 5.0
+NOW_MS = 1_650_000_000_000
 
 
 class Metadata(NamedTuple):
@@ -212,6 +213,100 @@ def test_close_sends_what_waits_and_takes_no_more(broker: FakeKafkaProducer, pat
     with pytest.raises(BrokerUnavailable, match="closed"):
         patient.send(act("b"), "u1", 0)
     assert "frame-flusher" not in {thread.name for thread in threading.enumerate()}
+
+
+def order(event_id: str, **changes: Any) -> Interaction:
+    """A good event with `changes`."""
+    fields: dict[str, Any] = {"event_id": event_id, "user_id": "u1", "item_id": "i1", "action": Action.ACTION_LIKE}
+    event = Interaction(**(fields | changes))
+    event.occurred_at.FromMilliseconds(NOW_MS)
+    return event
+
+
+def test_each_event_has_an_answer_of_its_own(broker: FakeKafkaProducer, patient: ActivityProducer) -> None:
+    kept = [patient.send_event(order("e1"), NOW_MS), patient.send_event(order("e2", user_id="u2"), NOW_MS)]
+    with pytest.raises(InputError, match=r"^item_id: found nothing, expected .*; "):
+        patient.send_event(order("e3", item_id=""), NOW_MS)
+    with pytest.raises(InputError, match=r"^occurred_at: found 600000 ms ahead"):
+        patient.send_event(order("e4"), NOW_MS - 600_000)
+    patient.flush(SOON_S)
+    assert all(future.done() and future.exception() is None for future in kept)
+    assert sorted(event_id for sent in broker.sent for event_id in event_ids(sent)) == ["e1", "e2"]
+    assert {sent.partition for sent in broker.sent} == {partition_of("u1", 4), partition_of("u2", 4)}
+    assert {sent.timestamp_ms for sent in broker.sent} == {NOW_MS}
+
+
+def test_flush_returns_when_everything_is_acknowledged_and_says_what_is_not(
+    broker: FakeKafkaProducer, patient: ActivityProducer
+) -> None:
+    broker.hold = True
+    waiting = [patient.send(act("a"), "u1", 0), patient.send(act("b"), "u1", 0)]
+    with pytest.raises(BrokerUnavailable, match="2 activities were not acknowledged"):
+        patient.flush(0.01)
+    flushing = threading.Thread(target=patient.flush, args=(SOON_S,))
+    flushing.start()
+    broker.sent[0].future.success(Metadata(0, 7))
+    flushing.join(SOON_S)
+    assert not flushing.is_alive()
+    assert [future.result(0).offset for future in waiting] == [7, 7]
+
+
+def test_leaving_the_with_block_sends_what_waits(broker: FakeKafkaProducer) -> None:
+    with ActivityProducer(KAFKA, linger_ms=NEVER_MS, timeout_ms=1_000) as producer:
+        waiting = producer.send(act("a"), "u1", 0)
+    assert waiting.result(0).offset == 0
+    assert broker.closed
+
+
+def test_closing_without_a_broker_says_so_and_ends(broker: FakeKafkaProducer) -> None:
+    producer = ActivityProducer(KAFKA, linger_ms=NEVER_MS, timeout_ms=1_000)
+    broker.hold = True
+    waiting = producer.send(act("a"), "u1", 0)
+    with pytest.raises(BrokerUnavailable, match="1 activities were not acknowledged"):
+        producer.close(0.01)
+    assert broker.closed
+    broker.sent[0].future.failure(KafkaTimeoutError("expired"))
+    with pytest.raises(BrokerUnavailable, match="expired"):
+        waiting.result(0)
+
+
+def test_a_full_buffer_holds_the_sender_up_and_then_refuses(
+    broker: FakeKafkaProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = Activity(impression=Impression(request_id="r" * 1_000))
+    monkeypatch.setattr(producer_module, "MAX_UNSETTLED_BYTES", 2 * large.ByteSize())
+    producer = ActivityProducer(KAFKA, linger_ms=0, timeout_ms=20)
+    broker.hold = True
+    for _ in range(2):
+        producer.send(large, "u1", 0)
+    with pytest.raises(Overloaded, match=r"no room .* send again later"):
+        producer.send(large, "u1", 0)
+    producer._timeout_s = SOON_S
+    sending = threading.Thread(target=producer.send, args=(large, "u1", 0))
+    sending.start()
+    with pytest.raises(BrokerUnavailable):
+        producer.flush(0.01)  # both frames have left
+    broker.hold = False
+    for sent in list(broker.sent):
+        sent.future.success(Metadata(0, 0))
+    sending.join(SOON_S)
+    assert not sending.is_alive(), "there is room again"
+    producer.close(SOON_S)
+
+
+def test_whoever_is_told_of_a_failure_may_send_again(broker: FakeKafkaProducer, patient: ActivityProducer) -> None:
+    broker.fault = KafkaTimeoutError("buffer full")
+    again: list[Any] = []
+
+    def retry(failed: Any) -> None:
+        broker.fault = None
+        again.append(patient.send(act("again"), "u1", 0))
+
+    first = [patient.send(act(str(n)), "u1", 0) for n in range(FRAME_ACTIVITIES - 1)]
+    first[0].add_done_callback(retry)
+    patient.send(act("last"), "u1", 0)
+    patient.flush(SOON_S)
+    assert again[0].result(0).offset == 0
 
 
 def test_single_record_goes_out_as_it_is_given(broker: FakeKafkaProducer) -> None:

@@ -9,11 +9,14 @@ from core.validation import (
     MAX_AHEAD_MS,
     MAX_ID_BYTES,
     MAX_PLAY_MS,
+    MAX_SLOTS,
     MAX_VALUE_MICROS,
+    forget_fault,
     impression_fault,
     interaction_fault,
     location_fault,
 )
+from protos.events.v1.activity_pb2 import Forget
 from protos.events.v1.impression_pb2 import Candidate, Impression, Slot
 from protos.events.v1.interaction_pb2 import Action, Interaction, Location
 
@@ -103,7 +106,7 @@ FAULTS: list[tuple[Interaction, str, str]] = [
     (interaction(currency="cny"), "currency", "found 'cny'"),
     (interaction(currency="CNY\n"), "currency", "found 'CNY\\n'"),
     (at(NOW_MS + MAX_AHEAD_MS + 1), "occurred_at", "found 300001 ms ahead"),
-    (at(NOW_MS // 1000), "occurred_at", "found 1650000000, expected milliseconds"),
+    (at(NOW_MS // 1000), "occurred_at", "found 1650000000 ms since 1970"),
     (at(-1), "occurred_at", "found -1"),
     (located(latitude=90.0001), "location.latitude", "found 90.0001"),
     (located(latitude=-INF), "location.latitude", "found -inf"),
@@ -123,6 +126,16 @@ def test_bad_input_names_field_and_what_was_found(event: Interaction, field: str
     assert fault.field == field
     assert reason in fault.reason
     assert "expected" in fault.reason
+    assert "; " in fault.reason, "the next step"
+
+
+def test_a_reason_stays_short_whatever_was_sent() -> None:
+    """It travels beside the payload, and the whole must fit into one record."""
+    for text in ("店" * 100_000, "\x01" * 100_000):
+        for event in (interaction(currency=text), interaction(user_id=text), interaction(surface=text)):
+            fault = interaction_fault(event, NOW_MS)
+            assert fault is not None
+            assert len(fault.reason) < 400
 
 
 def test_missing_time_is_said_as_missing() -> None:
@@ -130,7 +143,7 @@ def test_missing_time_is_said_as_missing() -> None:
     event.ClearField("occurred_at")
     fault = interaction_fault(event, NOW_MS)
     assert fault is not None
-    assert fault == ("occurred_at", "found nothing, expected milliseconds since 1970 after 2000")
+    assert fault == ("occurred_at", "found nothing, expected a time after 2000; set it")
 
 
 @pytest.mark.parametrize(
@@ -184,10 +197,41 @@ def test_time_outside_protobufs_range_is_a_fault_and_not_an_exception(seconds: i
         (impression(slots=[Slot(item_id="i1", candidate_index=1)]), "slots.candidate_index"),
         (impression(slots=[Slot(item_id="i1", candidate_index=-2)]), "slots.candidate_index"),
         (impression(candidates=[]), "slots.candidate_index"),
+        (impression(slots=[Slot(item_id="i1", candidate_index=-1)] * (MAX_SLOTS + 1)), "slots"),
     ],
 )
 def test_bad_impression_names_its_field(shown: Impression, field: str) -> None:
     fault = impression_fault(shown, NOW_MS)
+    assert fault is not None
+    assert fault.field == field
+    assert "found" in fault.reason and "expected" in fault.reason and "; " in fault.reason
+
+
+def forget(user_id: str = "u1", requested_ms: int | None = NOW_MS) -> Forget:
+    wish = Forget(user_id=user_id)
+    if requested_ms is not None:
+        wish.requested_at.FromMilliseconds(requested_ms)
+    return wish
+
+
+@pytest.mark.parametrize("wish", [forget(), forget(requested_ms=NOW_MS + MAX_AHEAD_MS), forget("店" * 85)])
+def test_a_good_wish_to_be_forgotten_is_kept(wish: Forget) -> None:
+    assert forget_fault(wish, NOW_MS) is None
+
+
+@pytest.mark.parametrize(
+    ("wish", "field"),
+    [
+        (forget(user_id=""), "user_id"),
+        (forget(user_id="a\x00b"), "user_id"),
+        (forget(user_id="u" * (MAX_ID_BYTES + 1)), "user_id"),
+        (forget(requested_ms=None), "requested_at"),
+        (forget(requested_ms=NOW_MS // 1000), "requested_at"),
+        (forget(requested_ms=NOW_MS + MAX_AHEAD_MS + 1), "requested_at"),
+    ],
+)
+def test_bad_wish_to_be_forgotten_names_its_field(wish: Forget, field: str) -> None:
+    fault = forget_fault(wish, NOW_MS)
     assert fault is not None
     assert fault.field == field
 
@@ -227,16 +271,17 @@ places = st.builds(Location, latitude=st.floats(), longitude=st.floats(), accura
         served_at=times,
         location=st.none() | places,
         slots=st.lists(st.builds(Slot, item_id=text, candidate_index=int32), max_size=2),
-    ),
+    )
+    | st.builds(Forget, user_id=text, requested_at=times),
     int64,
 )
-def test_no_message_makes_the_rule_raise(message: Interaction | Impression, recorded_ms: int) -> None:
+def test_no_message_makes_the_rule_raise(message: Interaction | Impression | Forget, recorded_ms: int) -> None:
     """An exception here would end a worker at the same record again and again."""
-    fault = (
-        interaction_fault(message, recorded_ms)
-        if isinstance(message, Interaction)
-        else impression_fault(message, recorded_ms)
-    )
+    if isinstance(message, Interaction):
+        fault, at = interaction_fault(message, recorded_ms), message.occurred_at
+    elif isinstance(message, Impression):
+        fault, at = impression_fault(message, recorded_ms), message.served_at
+    else:
+        fault, at = forget_fault(message, recorded_ms), message.requested_at
     if fault is None:
-        at = message.occurred_at if isinstance(message, Interaction) else message.served_at
         assert at.ToMilliseconds() <= recorded_ms + MAX_AHEAD_MS

@@ -5,15 +5,16 @@ from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from core.ids import ItemKey
 from feature_repo.folds import user
-from feature_repo.folds.act import Act, act_of
+from feature_repo.folds.act import UNKNOWN_PLACE, Act, ItemTable, act_of
 from feature_repo.folds.context import FoldContext, Record
+from feature_repo.folds.entries import Columns, LogEntry, columns
 from feature_repo.folds.user import FoldResult, UserState
-from feature_repo.layouts import DIM
-from protos.events.v1.activity_pb2 import Activity
+from feature_repo.layouts import DIM, FIRST_CODES, TIERS
+from protos.events.v1.activity_pb2 import Activity, Forget
 from protos.events.v1.impression_pb2 import Impression
 from protos.events.v1.interaction_pb2 import Action, Interaction, Origin
 from protos.events.v1.outcome_pb2 import Outcome
@@ -24,26 +25,36 @@ USER = "ann"
 PARIS = (48.8566, 2.3522)
 
 
-class FiveItems:
-    """Items 0 .. 4 with unit vectors along five axes; 5 and beyond are unknown."""
+class Shelf:
+    """Items 0 .. n-1 of a catalogue, by their unit vectors and first-level codes; all others are unknown."""
 
-    def vector(self, key: ItemKey) -> NDArray[np.float32] | None:
-        return np.eye(DIM, dtype=np.float32)[key] if key < 5 else None
+    def __init__(self, vectors: ArrayLike, codes: ArrayLike) -> None:
+        rows = np.ascontiguousarray(vectors, np.float32)
+        tiers = np.random.default_rng(5).integers(0, TIERS, (len(rows), FIRST_CODES))  # what a catalogue makes of them
+        self.table = ItemTable(rows, np.asarray(codes, np.uint8), tiers.astype(np.uint8))
+
+    def place(self, key: ItemKey) -> int:
+        return int(key) if key < len(self.table.vectors) else UNKNOWN_PLACE
 
     def duration_ms(self, key: ItemKey) -> int:
-        return 20_000 if key < 5 else -1
+        return 20_000 if key < len(self.table.vectors) else -1
 
     def location(self, key: ItemKey) -> tuple[float, float] | None:
         return PARIS if key == 0 else None
 
 
-CONTEXT = FoldContext(FiveItems(), tokenizer_version=1, horizon_ms=HORIZON_MS, location_resolution=9)
+def world(vectors: ArrayLike, codes: ArrayLike, tokenizer: int = 1) -> FoldContext:
+    """What folds are told on a platform with these items."""
+    return FoldContext(Shelf(vectors, codes), tokenizer, horizon_ms=HORIZON_MS, location_resolution=9)
+
+
+CONTEXT = world(np.eye(5, DIM), range(5))  # items 0 .. 4: five axes, a code each
 
 
 class Entry(NamedTuple):
     """One record of one user, as a test writes it."""
 
-    log_time_ms: int
+    log_time_ms: int  # and the record's own timestamp
     activities: tuple[Activity, ...]
 
 
@@ -90,9 +101,35 @@ def impression(request: str, items: Sequence[str], at_ms: int = START_MS) -> Act
     return Activity(impression=made)
 
 
+def forget(at_ms: int = START_MS) -> Activity:
+    """The wish of USER to be forgotten."""
+    wish = Forget(user_id=USER)
+    wish.requested_at.FromMilliseconds(at_ms)
+    return Activity(forget=wish)
+
+
 def act(event: str = "e", **given: object) -> Act:
     """The Act of `interaction`."""
     return act_of(interaction(event, **given).interaction, CONTEXT.items)  # type: ignore[arg-type]
+
+
+def decoded(acts: Sequence[Activity], context: FoldContext = CONTEXT) -> Columns:
+    """Acts as entries of the log, each recorded when it happened."""
+    entries = [
+        LogEntry(Record(0, offset, _at_ms(one), _at_ms(one)), USER, one.interaction) for offset, one in enumerate(acts)
+    ]
+    return columns(entries, [0] * len(entries), context)
+
+
+def after(*acts: Activity, state: UserState = user.EMPTY, context: FoldContext = CONTEXT) -> UserState:
+    """The state after acts, each of them a record of its own, recorded when it happened."""
+    for one in acts:
+        state, _ = user.fold_record(state, [one], Record(0, 0, _at_ms(one), _at_ms(one)), context)
+    return state
+
+
+def _at_ms(one: Activity) -> int:
+    return one.interaction.occurred_at.ToMilliseconds()
 
 
 def play(
@@ -101,9 +138,35 @@ def play(
     """The state and results after folding a log, one record after another."""
     results = []
     for offset, entry in enumerate(log, first_offset):
-        state, result = user.fold_record(state, entry.activities, Record(0, offset, entry.log_time_ms), CONTEXT)
+        record = Record(0, offset, entry.log_time_ms, entry.log_time_ms)
+        state, result = user.fold_record(state, entry.activities, record, CONTEXT)
         results.append(result)
     return state, results
+
+
+def sweep(state: UserState, log_time_ms: int) -> tuple[UserState, FoldResult]:
+    """The state after time has passed, and what that closed."""
+    return user.fold_record(state, (), Record(0, 0, log_time_ms, log_time_ms), CONTEXT)
+
+
+def part(state: UserState, view: str) -> NDArray[np.void]:
+    """The fields of one view of the user's row."""
+    row: NDArray[np.void] = state.row[view][0]
+    return row
+
+
+def exposures(state: UserState) -> list[tuple[int, int, int, int]]:
+    """The history: (at_s, item, actions, watch), oldest first."""
+    row = part(state, "history")
+    used = [row[name][: row["length"]].tolist() for name in ("at_s", "item", "actions", "watch")]
+    return list(zip(*used, strict=True))
+
+
+def positives(state: UserState) -> list[tuple[int, int, int]]:
+    """The positive exposures: (at_s, item, first-level code), oldest first."""
+    row = part(state, "history")
+    names = ("positive_at_s", "positive_item", "positive_code")
+    return list(zip(*(row[name][: row["positive_length"]].tolist() for name in names), strict=True))
 
 
 def outcomes_of(results: Sequence[FoldResult]) -> list[Outcome]:
@@ -113,9 +176,8 @@ def outcomes_of(results: Sequence[FoldResult]) -> list[Outcome]:
 
 def stored(state: UserState) -> bytes:
     """All that a store keeps of a state, to compare."""
-    rows = user.pack([state])
     answers = [user.attribution.pack(answer) for _, answer in sorted(state.attribution.answers.items())]
-    return b"|".join([*(column.tobytes() for column in rows), *answers])
+    return b"|".join([state.row.tobytes(), *answers])
 
 
 _SECOND = st.integers(0, 300)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from core.geo import distance_m
 from core.ids import outcome_id
-from feature_repo.folds import attribution, user
+from feature_repo.folds import attribution
 from feature_repo.folds.attribution import (
     EARLY_ACT_MS,
     MAX_ANSWERS,
@@ -18,6 +18,7 @@ from feature_repo.folds.attribution import (
     TOO_LATE,
     TOO_MANY,
 )
+from feature_repo.folds.entries import LATE_MS
 from feature_repo.folds.user import FoldResult
 from protos.events.v1.activity_pb2 import Activity
 from protos.events.v1.interaction_pb2 import Action
@@ -32,6 +33,7 @@ from tests.feature_repo.logs import (
     logs,
     outcomes_of,
     play,
+    sweep,
 )
 
 
@@ -46,7 +48,7 @@ def close(*activities: Activity) -> tuple[dict[str, Outcome], list[FoldResult]]:
 @given(logs())
 def test_each_slot_gives_exactly_one_outcome(log: list[Entry]) -> None:
     state, results = play(log)
-    _, last = user.close_due(state, log[-1].log_time_ms + 10**9)
+    _, last = sweep(state, log[-1].log_time_ms + 10**9)
     outcomes = outcomes_of([*results, last])
     shown: dict[str, list[str]] = {}
     for activity in itertools.chain.from_iterable(entry.activities for entry in log):
@@ -60,7 +62,7 @@ def test_each_slot_gives_exactly_one_outcome(log: list[Entry]) -> None:
 @given(logs())
 def test_every_act_on_an_answer_ends_in_an_outcome_or_is_counted(log: list[Entry]) -> None:
     state, results = play(log)
-    _, last = user.close_due(state, log[-1].log_time_ms + 10**9)
+    _, last = sweep(state, log[-1].log_time_ms + 10**9)
     results.append(last)
     named = [act for result in results for act in result.acts if act.request_id]
     joined = {
@@ -156,6 +158,23 @@ def test_the_rank_is_that_of_the_impressions_place_in_the_log() -> None:
     assert (outcome.duration_bucket, outcome.rank, outcome.peers, outcome.ties) == (4, 3, 3, 3)
 
 
+def test_a_late_play_is_no_peer() -> None:
+    late = interaction("a", "2", Action.ACTION_PLAY, START_MS - LATE_MS - 1, play_ms=2_000)
+    mine = interaction("b", "1", Action.ACTION_PLAY, play_ms=2_000, request="r")
+    outcomes, _ = close(late, impression("r", ["1"]), mine)
+    assert (outcomes["1"].rank, outcomes["1"].peers) == (0, 0)
+
+
+def test_values_beyond_what_an_outcome_holds_stay_at_its_end() -> None:
+    most = 2**63 - 1
+    orders = [
+        interaction(f"e{n}", action=Action.ACTION_ORDER, request="r", value_micros=most, currency="EUR")
+        for n in range(2)
+    ]
+    outcomes, _ = close(impression("r", ["1"]), *orders)
+    assert outcomes["1"].value_micros == most
+
+
 def test_an_unknown_duration_has_no_bucket() -> None:
     outcomes, _ = close(impression("r", ["77"]), interaction("a", "77", Action.ACTION_PLAY, play_ms=2_000, request="r"))
     assert (outcomes["77"].duration_bucket, outcomes["77"].peers) == (-1, 0)
@@ -192,10 +211,9 @@ def test_an_impression_without_slots_leaves_nothing_open() -> None:
 
 def test_closing_waits_for_the_horizon_in_log_time() -> None:
     state, _ = play([Entry(START_MS, (impression("r", ["1"]),))])
-    assert attribution.due_at(state.attribution) == START_MS + HORIZON_MS
-    assert not user.close_due(state, START_MS + HORIZON_MS - 1)[1].outcomes
-    assert user.close_due(state, START_MS + HORIZON_MS)[1].outcomes
-    assert attribution.due_at(attribution.EMPTY) is None
+    assert [answer.due_ms for answer in state.attribution.answers.values()] == [START_MS + HORIZON_MS]
+    assert not sweep(state, START_MS + HORIZON_MS - 1)[1].outcomes
+    assert sweep(state, START_MS + HORIZON_MS)[1].outcomes
 
 
 @given(logs(), st.integers(0, 12))

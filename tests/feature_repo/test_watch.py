@@ -1,24 +1,25 @@
 """Laws of user_watch and of the rank that rewards read."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.folds import watch
-from feature_repo.folds.watch import UNKNOWN_BUCKET, Rank, bucket_of, rank
-from feature_repo.layouts import WATCH_BUCKETS, WATCH_PEERS
+from feature_repo.folds.entries import LATE_MS
+from feature_repo.folds.watch import NO_PLAYS, UNKNOWN_BUCKET, Rank, bucket_of, plays_of, rank
+from feature_repo.layouts import WATCH, WATCH_BUCKETS, WATCH_PEERS
 from protos.events.v1.interaction_pb2 import Action
-from tests.feature_repo.logs import act
+from tests.feature_repo.logs import START_MS, Entry, after, interaction, part, play
 
 PLAYS = st.lists(st.integers(0, 100_000), max_size=40)
 
 
-def after(plays: list[int], duration_ms: int = 20_000) -> watch.WatchState:
-    state = watch.EMPTY
-    for number, play_ms in enumerate(plays):
-        state = watch.fold(
-            state, act(f"e{number}", action=Action.ACTION_PLAY, play_ms=play_ms, duration_ms=duration_ms)
-        )
-    return state
+def watched(plays: list[int], duration_ms: int = 20_000) -> np.ndarray:
+    acts = [
+        interaction(f"e{n}", action=Action.ACTION_PLAY, play_ms=play_ms, duration_ms=duration_ms)
+        for n, play_ms in enumerate(plays)
+    ]
+    return part(after(*acts), "watch")
 
 
 def test_buckets_are_powers_of_two_seconds() -> None:
@@ -29,34 +30,46 @@ def test_buckets_are_powers_of_two_seconds() -> None:
 
 @given(PLAYS, st.integers(0, 100_000), st.integers(0, 100_000))
 def test_a_longer_play_never_ranks_lower(plays: list[int], one: int, other: int) -> None:
-    state = after(plays)
-    low, high = (rank(state.plays, 4, play_ms) for play_ms in sorted((one, other)))
+    row = watched(plays)
+    low, high = (rank(plays_of(row), 4, play_ms) for play_ms in sorted((one, other)))
     assert low.rank <= high.rank <= high.peers
 
 
 @given(PLAYS, st.integers(0, 100_000))
 def test_the_rank_counts_the_newest_peers(plays: list[int], play_ms: int) -> None:
-    found = rank(after(plays).plays, 4, play_ms)
+    found = rank(plays_of(watched(plays)), 4, play_ms)
     peers = [watch.deciseconds(one) for one in plays[-WATCH_PEERS:]]
     mine = watch.deciseconds(play_ms)
     assert found == Rank(sum(one <= mine for one in peers), len(peers), peers.count(mine))
 
 
 def test_an_empty_or_unknown_bucket_has_no_peers() -> None:
-    assert rank(watch.EMPTY.plays, 4, 1_000) == Rank(0, 0, 0)
-    assert rank(after([1_000]).plays, UNKNOWN_BUCKET, 1_000) == Rank(0, 0, 0)
+    assert plays_of(np.zeros(1, WATCH)[0]) == NO_PLAYS
+    assert rank(NO_PLAYS, 4, 1_000) == Rank(0, 0, 0)
+    assert rank(plays_of(watched([1_000])), UNKNOWN_BUCKET, 1_000) == Rank(0, 0, 0)
 
 
 def test_only_plays_of_known_length_count() -> None:
-    assert watch.fold(watch.EMPTY, act(item="77", action=Action.ACTION_PLAY, play_ms=5_000)) is watch.EMPTY
-    assert watch.fold(watch.EMPTY, act(action=Action.ACTION_LIKE)) is watch.EMPTY
+    for act in (interaction("a", "77", Action.ACTION_PLAY, play_ms=5_000), interaction("b", "1", Action.ACTION_LIKE)):
+        assert not any(part(after(act), "watch").tobytes())
 
 
 def test_the_catalogue_tells_a_length_that_the_event_does_not() -> None:
-    state = watch.fold(watch.EMPTY, act(item="1", action=Action.ACTION_PLAY, play_ms=5_000))
-    assert state.counts[bucket_of(20_000)] == 1
+    row = part(after(interaction("a", "1", Action.ACTION_PLAY, play_ms=5_000)), "watch")
+    assert row["count"][bucket_of(20_000)] == 1
 
 
 @given(PLAYS)
 def test_every_play_is_counted_for_ever(plays: list[int]) -> None:
-    assert after(plays).counts[4] == len(plays)
+    assert watched(plays)["count"][4] == len(plays)
+
+
+def test_peers_follow_the_log_and_a_late_play_is_none() -> None:
+    def record(event: str, at_ms: int, recorded_ms: int) -> Entry:
+        return Entry(recorded_ms, (interaction(event, "1", Action.ACTION_PLAY, at_ms, play_ms=int(event) * 100),))
+
+    now_ms = START_MS + LATE_MS
+    state, _ = play([record("3", now_ms, now_ms), record("2", START_MS, now_ms), record("1", START_MS - 1, now_ms)])
+    assert plays_of(part(state, "watch"))[4] == (3, 2)  # one day old counts, a millisecond more does not
+    assert part(state, "watch")["updated_ms"] == now_ms
+    assert part(state, "history")["applied"] == 3

@@ -10,8 +10,9 @@ from core.clock import FixedClock
 from core.errors import BrokerUnavailable, LeaseExpired, StoreUnavailable
 from core.ids import item_key
 from core.producer import Acknowledged
-from feature_repo.folds.popularity import EMPTY, CellState, rows_of
-from feature_repo.layouts import DIM, HISTORY_ROW, INTERESTS, PLACES, WATCH, UserRows
+from feature_repo import layouts
+from feature_repo.folds.popularity import EMPTY, CellState
+from feature_repo.layouts import CELLS, DIM, USER, UserRows
 from grpc_api.serving import Serving
 from models.catalog import Catalog
 from models.item_vectors import FEATURES, ItemEncoder
@@ -70,12 +71,12 @@ def serving_of(catalog: Catalog, generator: Generator | None = None, version: in
     return Serving(manifest, catalog, generator or UniformGenerator(16, CODES))
 
 
-def user_rows(
+def user_row(
     acts: Sequence[tuple[str, int]], *, place: tuple[float, float] | None = None, offset: int = 41
-) -> UserRows:
-    """A user with acts (item, ms), oldest first, and maybe a last place."""
-    history = np.zeros(1, HISTORY_ROW)
-    row = history[0]
+) -> np.ndarray:
+    """A user, (1,) USER, with acts (item, ms), oldest first, and maybe a last place."""
+    rows = np.zeros(1, USER)
+    row = rows["history"][0]
     row["length"] = row["applied"] = len(acts)
     row["updated_ms"] = acts[-1][1] if acts else 0
     row["log_partition"], row["log_offset"] = 2, offset
@@ -83,13 +84,28 @@ def user_rows(
         row["item"][position] = item_key(name)
         row["at_s"][position] = at_ms // 1000
         row["actions"][position] = 2
-    interests = np.zeros(1, INTERESTS)
-    interests["updated_ms"] = row["updated_ms"]
-    places = np.zeros(1, PLACES)
+    rows["interests"]["updated_ms"] = row["updated_ms"]
+    places = rows["places"]
     if place is not None:
         places["updated_ms"], places["last_cell"] = row["updated_ms"], 1
         places["last_latitude"], places["last_longitude"] = place
-    return UserRows(interests, history, np.zeros(1, WATCH), places, np.ones(1, bool))
+    return rows
+
+
+def user_rows(
+    acts: Sequence[tuple[str, int]], *, place: tuple[float, float] | None = None, offset: int = 41
+) -> UserRows:
+    """The same as a store reads it."""
+    return layouts.user_rows(user_row(acts, place=place, offset=offset))
+
+
+def cell_row(state: CellState) -> np.ndarray:
+    """The merged row, (1,) CELLS, that opens as `state`."""
+    rows = np.zeros(1, CELLS)
+    rows["updated_ms"], rows["length"] = state.updated_ms, len(state.scores)
+    for position, (key, score) in enumerate(state.scores):
+        rows["item"][0, position], rows["score"][0, position] = key, score
+    return rows
 
 
 class Store:
@@ -108,14 +124,13 @@ class Store:
 
     async def read_users(self, user_ids: Sequence[str]) -> UserRows:
         await self._answer()
-        nobody = user_rows([])._replace(found=np.zeros(1, bool))
-        nobody.history[0] = np.zeros(1, HISTORY_ROW)[0]
+        nobody = layouts.user_rows(np.zeros(1, USER), np.zeros(1, bool))
         rows = [self.users.get(user_id, nobody) for user_id in user_ids]
         return UserRows(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
 
     async def read_cells(self, cells: Sequence[str]) -> np.ndarray:
         await self._answer()
-        return rows_of([self.cells.get(cell, EMPTY) for cell in cells])
+        return np.concatenate([cell_row(self.cells.get(cell, EMPTY)) for cell in cells])
 
     async def _answer(self) -> None:
         if self.down:

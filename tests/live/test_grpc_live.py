@@ -25,6 +25,7 @@ from core.topics_admin import apply_topics
 from feature_repo import schema
 from feature_repo.layouts import GLOBAL_CELL
 from feature_repo.store import PackedWriter
+from feature_repo.sums import CELL_SUMS
 from grpc_api.client import Client
 from infra.local import LocalServers
 from models.registry import MODEL_FILE, folder_of, rollback
@@ -33,7 +34,7 @@ from protos.events.v1.activity_pb2 import Activity
 from protos.events.v1.interaction_pb2 import Action, Interaction
 from protos.scoring.v1.recommend_pb2 import RecommendRequest, RecommendResponse
 from tests.grpc_api.published import publish_tiny
-from tests.grpc_api.world import HERE, Store, catalog_of, item, user_rows
+from tests.grpc_api.world import HERE, Store, catalog_of, item, user_row
 
 pytestmark = pytest.mark.live
 
@@ -146,10 +147,10 @@ def names(answer: RecommendResponse) -> list[str]:
 async def write_user(settings: Settings, user_id: str, *acts: tuple[str, int]) -> None:
     """Rows as a stream worker would write them."""
     with psycopg.connect(settings.postgres.dsn.get_secret_value()) as connection:
-        PackedWriter().write_users(connection, [user_id], user_rows(acts))
+        PackedWriter().write_users(connection, [user_id], user_row(acts))
         store = Store()
         store.popular(GLOBAL_CELL, "v50", "v51")
-        PackedWriter().write_cells(connection, 0, [GLOBAL_CELL], await store.read_cells([GLOBAL_CELL]))
+        PackedWriter().write_sums(connection, CELL_SUMS, 0, [GLOBAL_CELL], await store.read_cells([GLOBAL_CELL]))
 
 
 def logged(settings: Settings, user_id: str) -> list[Activity]:

@@ -1,8 +1,13 @@
 """ActivityProducer against a real broker: kept in order, where Java would look for it, and in time when it is down."""
 
+import os
+import re
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
@@ -11,9 +16,10 @@ from core.errors import BrokerUnavailable, ContractError
 from core.frames import decode_frame, encode_frame
 from core.partition import partition_of
 from core.producer import Acknowledged, ActivityProducer, make_producer, send_record
-from core.settings import Settings
+from core.settings import Settings, as_environment
 from core.topics import ACTIVITY
 from core.topics_admin import apply_topics
+from core.validation import interaction_fault
 from infra.local import LocalServers
 from protos.events.v1.activity_pb2 import Activity
 from protos.events.v1.interaction_pb2 import Interaction
@@ -21,6 +27,7 @@ from protos.events.v1.interaction_pb2 import Interaction
 pytestmark = pytest.mark.live
 
 TIMEOUT_MS = 10_000
+ROOT = Path(__file__).resolve().parents[2]
 LONG_AGO_MS = 1_650_000_000_000
 
 
@@ -100,6 +107,25 @@ def test_keyed_record_of_any_client_lands_in_the_users_partition(settings: Setti
         foreign.close(timeout=TIMEOUT_MS / 1000)
 
 
+@pytest.mark.parametrize("place", range(2))
+def test_the_examples_for_producers_keep_their_event(settings: Settings, place: int) -> None:
+    example = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "producing.md").read_text("utf-8"), re.DOTALL)[place]
+    ran = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=ROOT,
+        env={**os.environ, **as_environment(settings)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    at = re.fullmatch(r"kept in partition (\d+) at offset (\d+)\n", ran.stdout)
+    assert at is not None, ran.stderr
+    partition, offset = map(int, at.groups())
+    assert partition == partition_of("user-1", settings.kafka.activity_partitions)
+    recorded_ms, (activity,) = read(settings, partition, offset, offset)[offset]
+    assert interaction_fault(activity.interaction, recorded_ms) is None
+
+
 def test_partition_the_topic_does_not_have_is_a_disagreement(settings: Settings) -> None:
     kafka = settings.kafka.model_copy(update={"activity_partitions": 1000})
     producer = ActivityProducer(kafka, linger_ms=1, timeout_ms=TIMEOUT_MS)
@@ -143,3 +169,16 @@ def test_unreachable_broker_is_one_clear_line_in_time(settings: Settings) -> Non
     with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:9 "):
         ActivityProducer(nobody, linger_ms=1, timeout_ms=1_000)
     assert time.monotonic() - started < 5
+
+
+def test_closing_after_the_broker_died_tells_every_waiter(settings: Settings, servers: LocalServers) -> None:
+    timeout_ms = 2_000
+    producer = ActivityProducer(settings.kafka, linger_ms=1_000, timeout_ms=timeout_ms)
+    producer.send(act("before", "u"), "u", LONG_AGO_MS).result(TIMEOUT_MS / 1000)
+    servers.kill_kafka()
+    waiting = [producer.send(act(f"lost {n}", f"user-{n}"), f"user-{n}", LONG_AGO_MS) for n in range(20)]
+    producer.close(2 * timeout_ms / 1000)  # longer than a send may take: all have ended, badly
+    for future in waiting:
+        with pytest.raises(BrokerUnavailable, match="send again"):
+            future.result(0)
+    servers.restart_kafka()

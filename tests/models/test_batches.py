@@ -18,7 +18,6 @@ from models.batches import (
     ContextBatch,
     beam_difference,
     context_batch,
-    stack_rows,
     take_rows,
 )
 
@@ -106,6 +105,17 @@ def test_a_full_history_uses_every_token() -> None:
     assert context_batch(rows, TenItems(), NOW_MS).mask.sum() == TOKENS
 
 
+def test_of_a_long_list_of_positives_the_newest_are_tokens() -> None:
+    rows = rows_of(1)
+    rows.history["positive_length"] = POSITIVES
+    rows.history["positive_item"][0] = 100 + np.arange(POSITIVES) % 10
+    rows.history["positive_at_s"][0] = NOW_MS // 1000 - np.arange(POSITIVES)[::-1]
+    batch = context_batch(rows, TenItems(), NOW_MS)
+    newest = (np.arange(POSITIVES) % 10)[::-1][: TOKENS - HISTORY]
+    assert batch.codes[0, HISTORY:, 0].tolist() == newest.tolist()
+    assert (np.diff(batch.age[0, HISTORY:]) >= 0).all()
+
+
 def test_ages_stay_inside_the_table_whatever_the_clock_says() -> None:
     rows = rows_of(1)
     with_acts(rows, 0, [101, 102, 103], [NOW_MS // 1000, 0, -3600])  # 1970, now, and an act ahead of the clock
@@ -139,8 +149,8 @@ def test_a_user_does_not_see_the_batch() -> None:
         context_batch(UserRows(*(field[i : i + 1] for field in rows)), TenItems(), now[i], locations[i : i + 1])
         for i in range(6)
     ]
-    for together, alone in zip(whole, stack_rows(one_by_one), strict=True):
-        assert np.array_equal(together, alone) and together.dtype == alone.dtype
+    for together, *alone in zip(whole, *one_by_one, strict=True):
+        assert np.array_equal(together, np.concatenate(alone)) and {together.dtype} == {one.dtype for one in alone}
     for picked, field in zip(take_rows(whole, np.array([4, 1])), whole, strict=True):
         assert np.array_equal(picked, field[[4, 1]])
 

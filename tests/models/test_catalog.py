@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from core.errors import ArtefactError, ContractError, TooLarge
 from core.ids import ItemKey, item_key
+from feature_repo.folds.act import UNKNOWN_PLACE
 from models.catalog import Applied, Catalog, load_catalog, save_catalog
 from models.tokenizer import Tokenizer
 from models.trie import build_trie
@@ -71,7 +72,7 @@ def test_a_removed_item_cannot_be_reached_and_its_path_is_never_given_again(cata
     assert not catalog.set_available("0-0", True)
     assert "0-0" not in reachable(catalog)
     assert catalog.assign([shop_item("twin", 0)])[0].tolist() != path.tolist()
-    np.testing.assert_array_equal(catalog.vector(item_key("0-0")), vector)  # histories still name it
+    np.testing.assert_array_equal(catalog.table.vectors[catalog.place(item_key("0-0"))], vector)  # histories name it
     with pytest.raises(ContractError, match="removed for good"):
         catalog.apply([CatalogRecord(item=shop_item("0-0", 0), tokenizer_version=1, codes=path.tolist())])
 
@@ -189,8 +190,20 @@ def test_indices_are_those_of_the_keys_in_any_shape(catalog: Catalog) -> None:
     assert indices.tolist() == [[60, -1, -1], [catalog.index_of("3-3"), -1, 0]]
 
 
+def test_the_folds_table_follows_the_catalogue(catalog: Catalog) -> None:
+    table = catalog.table
+    assert catalog.table is table  # made once
+    place = catalog.place(item_key("1-3"))
+    assert place == catalog.index_of("1-3")
+    np.testing.assert_array_equal(table.vectors, catalog.vectors)
+    assert table.first_codes.tolist() == catalog.codes[:, 0].tolist()
+    catalog.apply([record_of(catalog, shop_item("new", 1))])
+    assert len(catalog.table.vectors) == len(catalog.items) == len(table.vectors) + 1
+    assert catalog.table.first_codes[catalog.place(item_key("new"))] == catalog.codes[-1, 0]
+
+
 def test_an_unknown_key_is_an_item_that_nothing_is_known_of(catalog: Catalog) -> None:
-    assert catalog.vector(ItemKey(5)) is None
+    assert catalog.place(ItemKey(5)) == UNKNOWN_PLACE
     assert catalog.duration_ms(ItemKey(5)) == -1
     assert catalog.location(ItemKey(5)) is None
     assert catalog.location(item_key("0-0")) is None

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from core.ids import item_key
 from feature_repo.folds.context import FoldContext, Record
 from feature_repo.folds.history import EXPOSURE_S
-from feature_repo.folds.user import EMPTY, fold_record, pack
+from feature_repo.folds.user import EMPTY, fold_record
 from models.catalog import Catalog
 from models.dataset import Samples, example_contexts, folded_samples
 from protos.events.v1.activity_pb2 import Activity
@@ -31,10 +31,9 @@ def states_before(log: list[Interaction], count: int) -> bytes:
     """The rows after the first `count` interactions, each a record of its own, folded as streaming does."""
     state = EMPTY
     for offset, event in enumerate(log[:count]):
-        record = Record(0, offset, event.occurred_at.ToMilliseconds())
-        state, _ = fold_record(state, [Activity(interaction=event)], record, CONTEXT)
-    rows = pack([state])
-    return b"".join(view.tobytes() for view in rows[:4])
+        at_ms = event.occurred_at.ToMilliseconds()
+        state, _ = fold_record(state, [Activity(interaction=event)], Record(0, offset, at_ms, at_ms), CONTEXT)
+    return state.row.tobytes()
 
 
 def rows_of(samples: Samples, place: int) -> bytes:

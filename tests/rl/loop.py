@@ -12,7 +12,7 @@ from core.ids import item_key
 from core.partition import partition_of
 from core.topics import ACTIVITY
 from feature_repo.folds.context import FoldContext, Record
-from feature_repo.folds.user import EMPTY, UserState, close_due, fold_record, pack
+from feature_repo.folds.user import EMPTY, UserState, fold_record, rows_of
 from feature_repo.layouts import UserRows
 from models.artefact import Artefact, load_artefact
 from models.batches import ContextBatch, context_batch
@@ -76,14 +76,14 @@ class _Workers:
         self._now[partition] = max(self._now[partition], at_ms)
         frame = ActivityFrame(schema_version=1, activities=activities).SerializeToString()
         self.log.append(LogRecord(ACTIVITY, partition, offset, at_ms, frame))
-        record = Record(partition, offset, self._now[partition])
+        record = Record(partition, offset, self._now[partition], at_ms)
         before = self.states.get(user_id, EMPTY)
         self.states[user_id], result = fold_record(before, activities, record, self.context)
         self.outcomes += result.outcomes
 
     def close(self, at_ms: int) -> None:
         for user_id, state in self.states.items():
-            self.states[user_id], result = close_due(state, at_ms)
+            self.states[user_id], result = fold_record(state, (), Record(0, 0, at_ms, at_ms), self.context)
             self.outcomes += result.outcomes
 
 
@@ -121,7 +121,7 @@ def _sequences(events: list[Interaction]) -> list[np.ndarray]:  # type: ignore[t
 
 
 def _publish_first(home: Path, catalog: Catalog, examples: list[tuple[UserState, int, int]]) -> Artefact:
-    rows = pack([state for state, _, _ in examples])
+    rows = rows_of([state for state, _, _ in examples])
     contexts = context_batch(rows, catalog, np.array([at_ms for _, _, at_ms in examples]))
     items = np.array([[index] for _, index, _ in examples], np.int32)
     args = TrainArguments(config=SHAPE, epochs=2, batch_size=64)
@@ -153,14 +153,14 @@ def _serve(
             continue
         user_id, request_id = city.people.user_ids[person], f"request-{person}-{at_ms}"
         known = user_id in workers.states
-        rows = pack([workers.states.get(user_id, EMPTY)])
+        rows = rows_of([workers.states.get(user_id, EMPTY)])
         location = city.location_of(user_id, at_ms)
         assert location is not None
         impression = _impression(serving, rows, request_id, user_id, at_ms, location)
         if known:
-            history = workers.states[user_id].history
-            impression.feature_cursor.partition = history.log_partition
-            impression.feature_cursor.offset = history.log_offset
+            history = workers.states[user_id].row["history"][0]
+            impression.feature_cursor.partition = history["log_partition"]
+            impression.feature_cursor.offset = history["log_offset"]
         read[request_id] = row_bytes(rows, 0)
         workers.write(user_id, at_ms, Activity(impression=impression))
         slate = Slate(request_id, at_ms, [slot.item_id for slot in impression.slots], location)

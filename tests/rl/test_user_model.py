@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from core.errors import ArtefactError, InputError
 from core.validation import interaction_fault
-from feature_repo.folds.user import EMPTY, pack
+from feature_repo.folds.user import EMPTY, rows_of
 from protos.events.v1.interaction_pb2 import ORIGIN_SIMULATED, Action, Interaction
 from protos.events.v1.outcome_pb2 import Outcome
 from rl.city import make_city
@@ -37,7 +37,7 @@ FEW = UserModelArguments(watch_strength=0.01, act_strength=0.01)  # few exposure
 def viewers(world: World, people: int) -> Viewers:
     return Viewers(
         list(world.city.people.user_ids[:people]),
-        pack([EMPTY] * people),
+        rows_of([EMPTY] * people),
         np.full(people, NOON_OF_DAY_TWO),
         np.full((people, 2), np.nan),
     )

@@ -11,6 +11,7 @@ from core.errors import OwnershipLost, StoreUnavailable
 from core.topics import OUTCOMES, REJECTED
 from feature_repo.folds.act import NoItems
 from feature_repo.folds.context import FoldContext
+from feature_repo.sums import SUMS
 from protos.events.v1.interaction_pb2 import Action
 from protos.events.v1.outcome_pb2 import Outcome
 from protos.events.v1.rejected_pb2 import Rejected
@@ -42,9 +43,12 @@ def picture(store: MemoryStateStore) -> tuple[Any, ...]:
     cursor = store.cursors[PARTITION]._replace(epoch=0)
     rows = [part.tobytes() for part in store.features.read_users(USERS)]
     answers = store.answers(USERS)
-    cells = sorted(store.features.partial_cells(None, PARTITION.number))
+    sums = []
+    for table in SUMS:
+        keys = sorted(store.features.sum_keys(None, table, PARTITION.number))
+        sums.append((keys, store.sums(table, PARTITION.number, keys).tobytes()))
     produced = sorted((record.topic, record.value) for _, record in store.outbox.values())
-    return cursor, rows, answers, cells, store.cells(PARTITION.number, cells), produced
+    return cursor, rows, answers, sums, produced
 
 
 def reference(log: Sequence[Record]) -> tuple[Any, ...]:
@@ -123,6 +127,16 @@ def test_another_topic_of_the_same_name_begins_anew() -> None:
     assert remade.cursor.next_offset == 0
 
 
+def test_a_zombie_of_an_earlier_topic_commits_nothing() -> None:
+    log = make_log(1, 20)
+    store = MemoryStateStore()
+    zombie = driver_on(store)
+    zombie.apply(log[:5])
+    Driver(PARTITION._replace(topic_id="other"), store, lambda: CONTEXT, cache_users=0)
+    with pytest.raises(OwnershipLost, match="another owner"):
+        zombie.apply(log[5:10])
+
+
 def test_a_hole_is_never_stepped_over() -> None:
     log = make_log(2, 10)
     store = MemoryStateStore()
@@ -182,7 +196,7 @@ def test_a_clients_retry_changes_nothing_but_the_count() -> None:
     act = interaction("e1", ALICE, START_MS)
     driver.apply([frame(0, START_MS, act), frame(1, START_MS, act, act)])
     assert (driver.cursor.applied, driver.cursor.duplicates) == (1, 2)
-    assert store.users([ALICE])[0].history.applied == 1
+    assert store.features.read_users([ALICE]).history["applied"] == 1
 
 
 def outcomes_in(store: MemoryStateStore) -> list[Outcome]:

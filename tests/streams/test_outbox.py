@@ -89,3 +89,14 @@ def test_a_stopped_relay_has_sent_what_waited() -> None:
     relay.start()
     relay.stop()
     assert not relay.is_alive() and not store.outbox
+
+
+def test_a_relay_that_cannot_go_on_says_what_ended_it() -> None:
+    """Nobody would send outcomes any more: the worker ends with it."""
+    store, producer = store_with((0, b"a")), Producer()
+    producer.send = None  # type: ignore[assignment,method-assign]
+    relay = relay_of(store, producer, 0)
+    relay.start()
+    relay.join(5.0)
+    assert isinstance(relay.failure, TypeError)
+    assert list(store.outbox) == [1]

@@ -161,3 +161,13 @@ async def test_only_a_quiet_partition_where_something_is_due_needs_a_heartbeat(c
     clock.advance(10 * HORIZON_MS)
     assert owner.overdue(1.0) == []
     await ended(owner)
+
+
+async def test_an_owner_that_ends_waits_for_no_record(clock: FixedClock) -> None:
+    """What it leaves undone is not taken for a gap in the log."""
+    owner, log = owner_of(Store(), clock), make_log(1, 4)
+    assert await owner.settle(NUMBER, log[:2]) == 2
+    assert owner.expected(NUMBER) == 2
+    await ended(owner)
+    assert await owner.settle(NUMBER, log[2:]) == 0
+    assert owner.expected(NUMBER) is None
