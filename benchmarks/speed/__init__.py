@@ -1,0 +1,1 @@
+"""How fast, how fresh, how large: the stream workers beside other libraries doing the same."""
