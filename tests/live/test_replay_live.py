@@ -36,8 +36,9 @@ from tests.faults import traffic
 from tests.faults.check import check, wait_until_quiet
 from tests.faults.conftest import HORIZON_S
 from tests.faults.conftest import settings as stream_settings  # noqa: F401  a fixture
-from tests.faults.crew import ROOT, Crew
+from tests.faults.crew import Crew
 from tests.faults.load import Load
+from tests.live.stream_worker import ROOT
 
 pytestmark = pytest.mark.live
 
