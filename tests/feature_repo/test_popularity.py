@@ -109,6 +109,8 @@ def test_a_dislike_takes_away_but_never_below_nothing() -> None:
     dislikes = [interaction(f"d{n}", action=Action.ACTION_DISLIKE) for n in range(5)]
     assert scores(sums_of([interaction("a"), *dislikes])) == {1: 0.0}
     assert scores(sums_of(dislikes)) == {}
+    faint = interaction("old", "2", Action.ACTION_DISLIKE, START_MS - 3 * HALF_LIFE_MS)
+    assert scores(sums_of([interaction("a"), faint])) == {1: LIKE}
 
 
 def test_an_act_that_says_nothing_changes_nothing() -> None:
