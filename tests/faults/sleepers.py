@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 
 from core.settings import Settings
-from tests.faults.crew import Crew
+from tests.faults.crew import Crew, Member
 from tests.faults.load import Load
 from tests.faults.stored import end_offsets, read_counters
 
@@ -32,15 +32,20 @@ def sleep_while(place: bytes, settings: Settings, crew: Crew, load: Load) -> Non
         crew.replace_the_fallen()  # who woke before may have fenced one of them
         return all_read(settings)
 
+    waiting: list[Member] = []
+
+    def all_wait() -> bool:
+        waiting[:] = _at_the_lock(settings, crew)
+        return len(waiting) >= settings.kafka.activity_partitions
+
     rate, load.rate = load.rate, 0.0
     crew.wait_ready()
     wait_until(others_have_read_all, "all is read")
     with psycopg.connect(settings.postgres.dsn.get_secret_value()) as lock:
         lock.execute(place)
         load.newcomers()
-        wait_until(lambda: len(_at_the_lock(settings)) >= settings.kafka.activity_partitions, "all wait at the lock")
-        ports = _at_the_lock(settings)
-        sleeper = next(worker.process for worker in crew.workers if ports & _ports_of(worker.process.pid))
+        wait_until(all_wait, "all wait at the lock")
+        sleeper = waiting[0].process
         sleeper.send_signal(signal.SIGSTOP)
     wait_until(others_have_read_all, "others go on with the sleeper's partitions")
     sleeper.send_signal(signal.SIGCONT)
@@ -58,14 +63,27 @@ def all_read(settings: Settings) -> bool:
     return [cursor["next_offset"] for cursor in read_counters(settings)] == end_offsets(settings)
 
 
-def _at_the_lock(settings: Settings) -> set[int]:
-    """The ports of clients whose statement waits for a lock."""
+def _at_the_lock(settings: Settings, crew: Crew) -> list[Member]:
+    """The living workers that wait for a lock, once for each statement of theirs that does.
+
+    PostgreSQL lets a statement wait on whose client is gone, and a worker that was fenced a moment ago may be that
+    client: those count for nobody, and who fell has been replaced.
+    """
+    crew.replace_the_fallen()
     with psycopg.connect(settings.postgres.dsn.get_secret_value()) as connection:
-        return {port for (port,) in connection.execute(_AT_THE_LOCK)}
+        waiting = {port for (port,) in connection.execute(_AT_THE_LOCK)}
+    return [worker for worker in crew.workers for _ in waiting & _ports_of(worker.process.pid)]
 
 
 def _ports_of(pid: int) -> set[int]:
-    """The local ports of a process's TCP connections over IPv4."""
+    """The local ports of a process's TCP connections over IPv4; none of a process that is gone."""
+    try:
+        return _ports_of_living(pid)
+    except OSError:
+        return set()
+
+
+def _ports_of_living(pid: int) -> set[int]:
     links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
     ports = set()
     for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
