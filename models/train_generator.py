@@ -1,42 +1,54 @@
 """Training of the generator: examples in, weights and curve out; and how good a generator is.
 
 Letters used in this file
-    n requests   k targets of a request   V codebook size   K beams
+    n requests   k targets of a request   K beams
 
-Source: OneRec-V2, arXiv:2508.20900 §2. Kept: examples in time order, loss only on the newest items, targets of a
-request share its context. Chosen here: AdamW with warm-up and cosine; context tokens are dropped at random, so
-that short histories are as familiar as long ones.
+A run is a function of its arguments and its examples: killed and started again with the same checkpoints, it gives
+the same curve and the same weights to the bit, unless time ends it. To go on from the version that serves, hand in
+its weights and newer examples.
+
+Source: OneRec-V2, arXiv:2508.20900 §2. Kept: loss only on the newest items, targets of a request share its context.
+Chosen here: AdamW with warm-up and cosine; context tokens are dropped at random, so that short histories are as
+familiar as long ones; examples are shuffled where the paper streams them in time order, since there are few of them
+and each is seen more than once.
 """
 
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from core.errors import InputError
-from models.batches import ContextBatch, Ints, take_rows
+from models.batches import Ints, take_rows
+from models.checkpoints import (
+    Best,
+    Checkpoint,
+    Checkpoints,
+    digest_of,
+    read_checkpoint,
+    run_digest,
+    seed_of_step,
+    write_checkpoint,
+)
+from models.examples import ExampleFacts, Examples, ExamplesInMemory, ExampleSource
 from models.export import beams_of
-from models.generator import ContextTensors, Generator, GeneratorConfig, context_tensors
-from models.losses import generation_loss
+from models.generator import Generator, GeneratorConfig
+from models.losses import generation_loss, item_loss
 from models.metrics import Ranks, ranks_in_beams
+from models.processes import ALONE, Processes
+from models.training_step import Batch, Objective, Precision, TrainingStep, batch_of, hide_tokens, optimizer_of
 from models.trie import Trie
+from models.trie_tensors import TrieTensors, trie_tensors
 
 _REPORTS: Final = 20
 
 logger = logging.getLogger(__name__)
-
-
-class Examples(NamedTuple):
-    """What is learned from: requests and the items that turned out good."""
-
-    context: ContextBatch  # of n requests
-    items: Ints  # (n, k) catalogue index of each target, -1 = padding
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,9 @@ class TrainArguments:
     train_s: float = 3600.0
     """Wall-clock limit. The learning rate reaches zero at whichever end comes first."""
     batch_size: int = 128
-    """Requests in one step."""
+    """Requests in one step, of all processes together."""
+    micro_batch: int | None = None
+    """Requests at once in one process: fewer need less memory and give the same step. None = all."""
     learning_rate: float = 6e-3
     """Peak, after warm-up."""
     warmup: float = 0.05
@@ -63,14 +77,22 @@ class TrainArguments:
     """Share of context tokens hidden at each step."""
     gradient_norm: float = 1.0
     """Gradients are clipped to this norm."""
+    patience: int | None = None
+    """Validations, one every twentieth of the run, without a better one before training ends. None = never."""
+    precision: Precision = "float32"
+    """Of products; weights and optimiser stay float32. Half precision needs CUDA."""
+    compiled: bool = False
+    """Whether the model is compiled first; needs CUDA, and minutes that only a long run earns back."""
+    item_loss: float = 0.3
+    """Weight of the item head's loss, nats an item, beside that of the codes; counts where there is an item head."""
     seed: int = 0
     """Of initial weights, order and dropout."""
 
     def __post_init__(self) -> None:
-        if self.epochs <= 0 or self.train_s <= 0 or self.batch_size < 1:
+        if self.epochs <= 0 or self.train_s <= 0 or min(self.batch_size, self.micro_batch or 1) < 1:
             raise InputError(
-                f"found epochs {self.epochs}, train_s {self.train_s}, batch_size {self.batch_size}; "
-                "expected positive numbers"
+                f"found epochs {self.epochs}, train_s {self.train_s}, batch_size {self.batch_size}, "
+                f"micro_batch {self.micro_batch}; expected positive numbers"
             )
 
 
@@ -82,6 +104,7 @@ class Progress(NamedTuple):
     loss: float  # mean nats a code since the last report
     elapsed_s: float
     done: float  # share of the run that is over, by steps or by time, whichever is further
+    validation: float | None = None  # None when there is no validation
 
 
 class Trained(NamedTuple):
@@ -93,56 +116,97 @@ class Trained(NamedTuple):
 
 
 def train_generator(
-    examples: Examples,
+    examples: Examples | ExampleSource,
     codes: Ints,
     args: TrainArguments,
     *,
+    trie: Trie | None = None,
+    generator: Generator | None = None,
+    objective: Objective | None = None,
+    validate: Callable[[Generator], float] | None = None,
+    checkpoints: Checkpoints | None = None,
+    processes: Processes = ALONE,
     progress: Callable[[Progress], None] | None = None,
     monotonic_s: Callable[[], float] = time.monotonic,
 ) -> Trained:
-    """A generator trained on the examples. The same arguments give the same weights unless time ends the run.
+    """A generator trained on the examples, on the CPU; equal arguments give equal weights unless time ends the run.
 
     Args:
         codes: (I, LEVELS) code paths of the catalogue.
-        progress: told whenever another twentieth of the run is over.
+        trie: of the catalogue, where the generator has a prior.
+        generator: its weights are where training begins, and it is what is trained; new ones when absent.
+        objective: what is minimised; `generation_loss` of all targets when absent.
+        validate: what the weights are judged by at every report, the smaller the better, such as a loss on later days;
+            asked in the first process only. The best weights are what training gives.
+        checkpoints: a run that finds one goes on from there. None are written when absent.
+        processes: the same call in each of them, all with the same examples.
+        progress: told whenever another twentieth of the run is over; in the first process only.
 
     Raises:
-        InputError: there is no example.
+        InputError: the examples, codes or arguments do not fit each other; found before the first step.
+        ContractError: the loss is not finite.
     """
-    targets, weights = _targets(examples.items, codes)
-    count = len(targets)
-    if not count:
-        raise InputError("found no examples, expected at least one; train on days with acts on known items")
+    source = ExamplesInMemory(examples) if isinstance(examples, Examples) else examples
     torch.manual_seed(args.seed)
-    rng = np.random.default_rng(args.seed)
-    generator = Generator(args.config)
-    optimizer = _optimizer(generator, args)
-    steps = math.ceil(args.epochs * count / args.batch_size)
-    context = context_tensors(examples.context)
+    generator = generator or Generator(args.config)
+    _refuse_misfits(source.facts, codes, args, generator)
+    generator.to(processes.device).train()
+    step = TrainingStep(
+        generator,
+        objective or _objective(args, codes, trie, processes.device),
+        optimizer_of(generator, args.learning_rate, args.weight_decay),
+        processes=processes,
+        gradient_norm=args.gradient_norm,
+        micro_batch=args.micro_batch,
+        precision=args.precision,
+        compiled=args.compiled,
+    )
+    at, run = _Standing(), ""
+    if checkpoints is not None:
+        weights = [weight.detach().cpu().numpy() for weight in generator.parameters()]
+        run = run_digest(asdict(args), source.facts, digest_of([codes, *weights]))
+        found = read_checkpoint(checkpoints.path, run)
+        if found is not None:
+            at = _Standing.of(found)
+            generator.load_state_dict(found.model)
+            step.restore(found.step_state)
 
-    started, curve, losses, done = monotonic_s(), list[Progress](), list[float](), 0.0
-    for step, rows in enumerate(_orders(count, args.batch_size, rng), start=1):
-        for group in optimizer.param_groups:
-            group["lr"] = args.learning_rate * _schedule(done, args.warmup)
-        batch = _hide_tokens(context.take(rows), args.token_dropout)
-        logits = generator(batch, targets[rows])
-        loss = generation_loss(logits, targets[rows], weights=weights[rows], smoothing=args.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(generator.parameters(), args.gradient_norm)
-        optimizer.step()
-        losses.append(float(loss.detach()))
-        elapsed_s = monotonic_s() - started
-        before, done = done, min(max(step / steps, elapsed_s / args.train_s), 1.0)
-        if int(done * _REPORTS) > int(before * _REPORTS):
-            curve.append(Progress(step, steps, float(np.mean(losses)), elapsed_s, done))
-            losses.clear()
-            if progress is not None:
-                progress(curve[-1])
-        if done == 1.0:
-            break
-    logger.info("generator.trained examples=%d seconds=%.1f loss=%.3f", count, elapsed_s, curve[-1].loss)
-    return Trained(generator.eval(), curve, elapsed_s)
+    def save() -> None:
+        if checkpoints is not None and processes.first:
+            write_checkpoint(at.checkpoint(run, generator, step), checkpoints.path)
+
+    per_epoch = math.ceil(source.facts.requests / args.batch_size)
+    steps = math.ceil(args.epochs * per_epoch)
+    started = monotonic_s() - at.elapsed_s
+    saved_s, saved_step = at.elapsed_s, at.step
+    stream = _batches(source, args, at.step, per_epoch)
+    while at.done < 1.0 and (args.patience is None or at.worse < args.patience):
+        torch.manual_seed(seed_of_step(args.seed, at.step, 0))  # of the whole batch: equal in every process
+        batch = hide_tokens(batch_of(next(stream), codes), args.token_dropout)
+        torch.manual_seed(seed_of_step(args.seed, at.step, 1 + processes.rank))
+        at.losses.append(step(batch, args.learning_rate * _schedule(at.done, args.warmup)))
+        at.step += 1
+        at.elapsed_s = processes.of_first(monotonic_s() - started)
+        before, at.done = at.done, min(max(at.step / steps, at.elapsed_s / args.train_s), 1.0)
+        if int(at.done * _REPORTS) > int(before * _REPORTS):
+            _report(at, steps, generator, validate, processes, progress)
+        if checkpoints is not None and (
+            at.elapsed_s - saved_s >= checkpoints.every_s or at.step - saved_step >= checkpoints.every_steps
+        ):
+            save()
+            saved_s, saved_step = at.elapsed_s, at.step
+    if at.step > saved_step:
+        save()
+    if at.best is not None:
+        generator.load_state_dict(at.best.weights)
+    logger.info(
+        "generator.trained requests=%d steps=%d seconds=%.1f loss=%.3f",
+        source.facts.requests,
+        at.step,
+        at.elapsed_s,
+        at.curve[-1].loss,
+    )
+    return Trained(generator.cpu().eval(), at.curve, at.elapsed_s)
 
 
 def target_ranks(
@@ -159,18 +223,124 @@ def target_ranks(
     return np.concatenate(ranks) if ranks else np.zeros(0, np.int64)
 
 
-def _targets(items: Ints, codes: Ints) -> tuple[torch.Tensor, torch.Tensor]:
-    """(n, k, LEVELS) codes and (n, k) weights; padding has weight 0."""
-    real = items >= 0
-    return torch.from_numpy(codes[np.where(real, items, 0)]), torch.from_numpy(real.astype(np.float32))
+def mean_loss(
+    generator: Generator, examples: Examples, codes: Ints, trie: Trie | None = None, *, batch_size: int = 256
+) -> float:
+    """Nats a code, the mean over all targets: what to validate by. trie: where the generator has a prior."""
+    device = next(generator.parameters()).device
+    tensors = None if trie is None else _trie_on(device, trie)
+    total, targets = 0.0, 0.0
+    with torch.no_grad():
+        for each in ExamplesInMemory(examples).batches(batch_size, seed=0, epoch=0):
+            batch = batch_of(each, codes).to(device)
+            logits = generator(batch.context, batch.codes, tensors)
+            share = float(batch.weights.sum())
+            total += share * float(generation_loss(logits, batch.codes, weights=batch.weights))
+            targets += share
+    return total / max(targets, 1.0)
 
 
-def _optimizer(generator: Generator, args: TrainArguments) -> torch.optim.AdamW:
-    named = list(generator.named_parameters())
-    decayed = [weight for name, weight in named if weight.ndim > 1 and not name.endswith("table")]
-    others = [weight for name, weight in named if weight.ndim <= 1 or name.endswith("table")]
-    groups = [{"params": decayed, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.98), fused=True)
+@dataclass
+class _Standing:
+    """Where a run stands; the fields of a checkpoint that are numbers."""
+
+    step: int = 0
+    elapsed_s: float = 0.0
+    done: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    curve: list[Progress] = field(default_factory=list)
+    best: Best | None = None
+    worse: int = 0
+
+    @classmethod
+    def of(cls, found: Checkpoint) -> "_Standing":
+        curve = [Progress._make(report) for report in found.curve]
+        return cls(found.step, found.elapsed_s, found.done, found.losses, curve, found.best, found.worse)
+
+    def checkpoint(self, run: str, generator: Generator, step: TrainingStep) -> Checkpoint:
+        return Checkpoint(
+            run=run,
+            step=self.step,
+            elapsed_s=self.elapsed_s,
+            done=self.done,
+            model=generator.state_dict(),
+            step_state=step.state(),
+            losses=self.losses,
+            curve=[tuple(report) for report in self.curve],
+            best=self.best,
+            worse=self.worse,
+        )
+
+
+def _report(
+    at: _Standing,
+    steps: int,
+    generator: Generator,
+    validate: Callable[[Generator], float] | None,
+    processes: Processes,
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    """The curve has one point more, and the best weights are kept."""
+    validation = None
+    if validate is not None:
+        validation = processes.of_first(validate(generator.eval()) if processes.first else 0.0)
+        generator.train()
+        at.worse += 1
+        if at.best is None or validation < at.best.validation:
+            weights = {name: weight.detach().cpu().clone() for name, weight in generator.state_dict().items()}
+            at.best, at.worse = Best(validation, weights), 0
+    at.curve.append(Progress(at.step, steps, float(np.mean(at.losses)), at.elapsed_s, at.done, validation))
+    at.losses.clear()
+    if progress is not None and processes.first:
+        progress(at.curve[-1])
+
+
+def _refuse_misfits(facts: ExampleFacts, codes: Ints, args: TrainArguments, generator: Generator) -> None:
+    """Raise InputError for what would fail, or quietly teach nonsense, later."""
+    if not facts.targets:
+        raise InputError(
+            f"found no examples with a target among {facts.requests}, expected at least one; "
+            "train on days with acts on known items"
+        )
+    if not facts.finite:
+        raise InputError("found NaN or infinity in interests or places, expected numbers; look at the item vectors")
+    if facts.tokens > args.config.tokens:
+        raise InputError(
+            f"found contexts of {facts.tokens} item tokens, expected at most {args.config.tokens}; "
+            "set tokens of the config, or make the examples with fewer, the newest"
+        )
+    if facts.highest_item >= len(codes):
+        raise InputError(
+            f"found target {facts.highest_item}, expected items below {len(codes)}; "
+            "make the examples with the catalogue that the codes are of"
+        )
+    if codes.max() >= args.config.codebook_size or codes.min() < 0:
+        raise InputError(
+            f"found codes {codes.min()} to {codes.max()}, expected 0 to {args.config.codebook_size - 1}; "
+            "set codebook_size to that of the tokenizer"
+        )
+    if generator.config != args.config:
+        raise InputError(
+            f"found weights of {generator.config}, expected {args.config}; train a version with its own shape"
+        )
+
+
+def _objective(args: TrainArguments, codes: Ints, trie: Trie | None, device: torch.device) -> Objective:
+    tensors = None if trie is None else _trie_on(device, trie)
+    catalogue = torch.from_numpy(codes[: args.config.items]).to(device) if args.config.item_head else None
+
+    def objective(generator: Generator, batch: Batch) -> Tensor:
+        found = generator.decode(batch.context, batch.codes, tensors, catalogue)
+        loss = generation_loss(found.logits, batch.codes, weights=batch.weights, smoothing=args.label_smoothing)
+        if found.item_logits is None:
+            return loss
+        return loss + args.item_loss * item_loss(found.item_logits, batch.items)
+
+    return objective
+
+
+def _trie_on(device: torch.device, trie: Trie) -> TrieTensors:
+    return TrieTensors._make(tensor.to(device) for tensor in trie_tensors(trie))
 
 
 def _schedule(done: float, warmup: float) -> float:
@@ -180,13 +350,9 @@ def _schedule(done: float, warmup: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (done - warmup) / (1.0 - warmup)))
 
 
-def _orders(count: int, batch_size: int, rng: np.random.Generator) -> Iterator[torch.Tensor]:
-    """Endless batches of row numbers; every epoch is a new order, its last batch may be smaller."""
+def _batches(source: ExampleSource, args: TrainArguments, step: int, per_epoch: int) -> Iterator[Examples]:
+    """Endless batches from the one of `step` on; every epoch is a new order, its last batch may be smaller."""
+    epoch, skip = divmod(step, per_epoch)
     while True:
-        order: npt.NDArray[np.int64] = rng.permutation(count)
-        for start in range(0, count, batch_size):
-            yield torch.from_numpy(order[start : start + batch_size])
-
-
-def _hide_tokens(context: ContextTensors, share: float) -> ContextTensors:
-    return context._replace(mask=context.mask & (torch.rand(context.mask.shape) >= share)) if share else context
+        yield from source.batches(args.batch_size, seed=args.seed, epoch=epoch, skip=skip)
+        epoch, skip = epoch + 1, 0

@@ -23,7 +23,7 @@ from feature_repo.folds.user import EMPTY, FoldResult, UserState, fold_record, r
 from feature_repo.layouts import UserRows
 from models.batches import LEVELS, ContextBatch, Floats, Ints, context_batch
 from models.catalog import Catalog
-from models.train_generator import Examples
+from models.examples import Examples
 from protos.events.v1.interaction_pb2 import ORIGIN_SIMULATED
 from protos.events.v1.outcome_pb2 import Outcome
 from rl.log import LogRecord, activities_by_user

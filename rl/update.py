@@ -27,10 +27,10 @@ from core.errors import ArtefactError, InputError
 from models.batches import Ints
 from models.beam import legal_tokens
 from models.catalog import Catalog
+from models.examples import Examples
 from models.generator import ContextTensors, Generator, GeneratorConfig, context_tensors
 from models.losses import generation_loss, token_log_probs
 from models.registry import WEIGHTS_FILE
-from models.train_generator import Examples
 from protos.registry.v1.manifest_pb2 import ModelManifest
 from rl.dataset import RolloutBatch
 from rl.objectives import gbpo

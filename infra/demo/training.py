@@ -24,12 +24,13 @@ from models.artefact import load_artefact
 from models.batches import Ints, take_rows
 from models.catalog import Catalog, save_catalog
 from models.dataset import Samples, example_contexts, folded_samples
+from models.examples import Examples
 from models.export import export_generator
 from models.generator import Generator
 from models.golden import Golden, save_golden
 from models.metrics import popularity, ranks_in_scores, recall_at
 from models.registry import GOLDEN_FILE, MODEL_FILE, WEIGHTS_FILE, publish, stage
-from models.train_generator import Examples, Progress, TrainArguments, target_ranks, train_generator
+from models.train_generator import Progress, TrainArguments, target_ranks, train_generator
 from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids
 from protos.registry.v1.manifest_pb2 import DataRange, ModelManifest
 from rl.candidate import REWARDS_FILE, USERS_FILE

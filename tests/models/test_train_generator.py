@@ -1,13 +1,20 @@
 """Training learns what can be learned, is a function of its arguments, and ends in time."""
 
+import copy
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 
 from core.errors import InputError
+from models.checkpoints import Checkpoints
+from models.examples import Examples, ExamplesInMemory
+from models.generator import Generator
 from models.metrics import NOT_RANKED, recall_at
-from models.train_generator import Examples, Progress, TrainArguments, target_ranks, train_generator
+from models.train_generator import Progress, TrainArguments, Trained, mean_loss, target_ranks, train_generator
 from models.trie import Trie, build_trie
 from tests.models.worlds import random_context, random_paths, small_config
 
@@ -89,7 +96,119 @@ def test_no_examples_is_said() -> None:
         train_generator(nothing, CODES, arguments())
 
 
-@pytest.mark.parametrize("changes", [{"epochs": 0}, {"train_s": 0.0}, {"batch_size": 0}])
+def test_examples_without_a_target_are_no_examples() -> None:
+    examples = next_is_the_last(8, 0)
+    with pytest.raises(InputError, match="found no examples with a target among 8"):
+        train_generator(examples._replace(items=np.full((8, 2), -1, np.int32)), CODES, arguments())
+
+
+def test_strangers_alone_can_be_learned_from() -> None:
+    examples = next_is_the_last(16, 0)
+    strangers = examples._replace(context=examples.context._replace(mask=np.zeros_like(examples.context.mask)))
+    assert np.isfinite(train_generator(strangers, CODES, arguments(epochs=2)).curve[-1].loss)
+
+
+def test_what_does_not_fit_is_found_before_the_first_step() -> None:
+    examples = next_is_the_last(8, 0)
+    noisy = examples.context._replace(place=np.full_like(examples.context.place, np.nan))
+    short = dataclasses.replace(arguments().config, tokens=examples.context.mask.shape[1] - 1)
+    for found, codes, args, words in (
+        (examples._replace(context=noisy), CODES, arguments(), "found NaN"),
+        (examples._replace(items=examples.items + ITEMS), CODES, arguments(), "expected items below 30"),
+        (examples, CODES + 1, arguments(), "expected 0 to 4"),
+        (examples, CODES, dataclasses.replace(arguments(), config=short), "expected at most 79"),
+    ):
+        with pytest.raises(InputError, match=words):
+            train_generator(found, codes, args)
+    with pytest.raises(InputError, match="found weights of"):
+        train_generator(examples, CODES, arguments(), generator=Generator(short))
+
+
+def test_the_best_weights_are_kept_and_patience_ends_the_run() -> None:
+    examples = next_is_the_last(64, 0)
+    said = iter([3.0, 2.0, 2.5, 2.6, 2.7, 0.0])
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def validate(generator: Generator) -> float:
+        seen.append({name: weight.clone() for name, weight in generator.state_dict().items()})
+        return next(said)
+
+    trained = train_generator(examples, CODES, arguments(epochs=20, patience=3), validate=validate)
+    assert [report.validation for report in trained.curve] == [3.0, 2.0, 2.5, 2.6, 2.7]
+    best = trained.generator.state_dict()
+    assert all(torch.equal(best[name], seen[1][name]) for name in best)
+    assert trained.curve[-1].done < 1.0
+
+
+def test_a_run_that_broke_off_goes_on_to_the_same_curve_and_weights(tmp_path: Path) -> None:
+    examples, args = next_is_the_last(100, 0), arguments(epochs=4, batch_size=16, token_dropout=0.3)
+    validations = next_is_the_last(40, 1)
+
+    def run(checkpoints: Checkpoints | None, stop_at: int) -> Trained:
+        def progress(at: Progress) -> None:
+            if at.step >= stop_at:
+                raise KeyboardInterrupt
+
+        return train_generator(
+            examples,
+            CODES,
+            args,
+            validate=lambda generator: mean_loss(generator, validations, CODES),
+            checkpoints=checkpoints,
+            progress=progress,
+        )
+
+    whole = run(None, 1000)
+    kept = Checkpoints(tmp_path / "checkpoint.pt", every_steps=5)
+    for stop_at in (3, 11, 12, 20):
+        with pytest.raises(KeyboardInterrupt):
+            run(kept, stop_at)
+    again = run(kept, 1000)
+    after_the_end = run(kept, 0)
+    for other in (again, after_the_end):
+        assert [report[:3] + report[4:] for report in other.curve] == [
+            report[:3] + report[4:] for report in whole.curve
+        ]
+        weights, expected = other.generator.state_dict(), whole.generator.state_dict()
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    examples, kept = next_is_the_last(32, 0), Checkpoints(tmp_path / "checkpoint.pt")
+    args = arguments(epochs=1)
+    generator = train_generator(examples, CODES, args, checkpoints=kept).generator
+    train_generator(examples, CODES, args, checkpoints=kept)
+    for others in (
+        lambda: train_generator(examples, CODES, arguments(epochs=2), checkpoints=kept),
+        lambda: train_generator(next_is_the_last(32, 1), CODES, args, checkpoints=kept),
+        lambda: train_generator(examples, CODES[::-1].copy(), args, checkpoints=kept),
+        lambda: train_generator(examples, CODES, args, checkpoints=kept, generator=generator),
+    ):
+        with pytest.raises(InputError, match="remove it to begin anew"):
+            others()
+
+
+def test_newer_examples_move_the_weights_that_serve_and_a_little_is_enough() -> None:
+    serving = train_generator(next_is_the_last(300, 0), CODES, arguments(batch_size=32)).generator
+    swapped = CODES[::-1].copy()  # from one day to the next other paths follow
+    newer, later = next_is_the_last(300, 5), next_is_the_last(100, 6)
+    before = mean_loss(serving, later, swapped)
+    few = arguments(epochs=2, batch_size=32)
+    updated = train_generator(newer, swapped, few, generator=copy.deepcopy(serving)).generator
+    assert mean_loss(serving, later, swapped) == before
+    assert mean_loss(updated, later, swapped) < before
+
+
+def test_a_source_and_its_examples_train_the_same() -> None:
+    examples = next_is_the_last(40, 0)
+    one, other = (
+        train_generator(each, CODES, arguments(epochs=1)).generator.state_dict()
+        for each in (examples, ExamplesInMemory(examples))
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("changes", [{"epochs": 0}, {"train_s": 0.0}, {"batch_size": 0}, {"micro_batch": -1}])
 def test_arguments_that_cannot_be_are_refused(changes: dict[str, float]) -> None:
     with pytest.raises(InputError, match="expected positive numbers"):
         arguments(**changes)

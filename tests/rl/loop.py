@@ -17,11 +17,12 @@ from feature_repo.layouts import UserRows
 from models.artefact import Artefact, load_artefact
 from models.batches import ContextBatch, context_batch
 from models.catalog import Catalog, save_catalog
+from models.examples import Examples
 from models.export import export_generator
 from models.generator import GeneratorConfig
 from models.golden import Golden, save_golden
 from models.registry import GOLDEN_FILE, MODEL_FILE, WEIGHTS_FILE, publish, stage
-from models.train_generator import Examples, TrainArguments, train_generator
+from models.train_generator import TrainArguments, train_generator
 from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids
 from protos.events.v1.activity_pb2 import Activity, ActivityFrame
 from protos.events.v1.impression_pb2 import Candidate, Impression, Slot
