@@ -1,7 +1,7 @@
 """The command line: verbs in the order of the data.
 
     nearfeed topics apply · features apply · train · serve · stream · archive · replay · backfill · forget
-    nearfeed ask · learn · models · demo
+    nearfeed ask · learn · models · bench · demo
 
 Each verb reads the settings, builds the parts and runs them; the work is elsewhere. Imports stand inside
 the verbs so that `--help` is quick and serving never loads the training framework.
@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from core.errors import InputError, NearfeedError
-from core.settings import Settings, explain, load
+from core.settings import DATA_HOME_VARIABLE, Settings, explain, load
 from core.telemetry import configure_logging
+from infra.terminal import AsJson
+from infra.terminal import show_rows as _show
+from infra.tokenizer_command import tokenizer_app, train_semantic_ids_command
 
 if TYPE_CHECKING:
     from rl.user_model import UserModel
@@ -42,14 +44,18 @@ features_app = typer.Typer(no_args_is_help=True, help="Feast definitions and a u
 rejects_app = typer.Typer(no_args_is_help=True, help="What could not be applied.")
 serve_app = typer.Typer(no_args_is_help=True, help="The gRPC servers.")
 models_app = typer.Typer(no_args_is_help=True, help="Published versions.")
+bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks; they stand in the repository only.")
+train_app = typer.Typer(invoke_without_command=True)
 app.add_typer(settings_app, name="settings")
 app.add_typer(topics_app, name="topics")
 app.add_typer(features_app, name="features")
 app.add_typer(serve_app, name="serve")
 app.add_typer(rejects_app, name="rejects")
 app.add_typer(models_app, name="models")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine instead of a table.")]
+app.add_typer(bench_app, name="bench")
+app.add_typer(train_app, name="train")
+app.add_typer(tokenizer_app, name="tokenizer")
+train_app.command("semantic-ids")(train_semantic_ids_command)
 
 
 def main() -> None:
@@ -71,18 +77,6 @@ def _load_feast() -> None:
     """Feast is imported, without its change to the warning filters: it shows its users every library's notes."""
     with warnings.catch_warnings():
         importlib.import_module("feast")
-
-
-def _show(rows: list[dict[str, Any]], as_json: bool, title: str) -> None:
-    if as_json:
-        print(json.dumps(rows, indent=2, default=str))
-        return
-    table = Table(title=title)
-    for column in rows[0] if rows else ["nothing"]:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console(markup=False).print(table)  # brackets in names and reasons are text
 
 
 @settings_app.command("show")
@@ -475,8 +469,9 @@ def forget_command(
         raise NearfeedError("; ".join(done.waiting))
 
 
-@app.command("train")
+@train_app.callback()
 def train(
+    context: typer.Context,
     seconds: Annotated[float, typer.Option(help="Limit for the generator's training.")] = 60.0,
     as_json: AsJson = False,
 ) -> None:
@@ -486,6 +481,8 @@ def train(
 
     Example: `nearfeed train --seconds 20`
     """
+    if context.invoked_subcommand is not None:
+        return
     _load_feast()
     from dataclasses import replace
 
@@ -598,6 +595,42 @@ def demo_city(
     from infra.demo.town import Town
 
     raise SystemExit(run_demo(Town(seed), home))
+
+
+@bench_app.command("quality")
+def bench_quality_command(
+    data: Annotated[list[str], typer.Option(help="Which question; may be repeated.")],
+    model: Annotated[list[str], typer.Option(help="Which model; may be repeated.")],
+    data_home: Annotated[Path, typer.Option(envvar=DATA_HOME_VARIABLE, help="The folder of data sets.")] = Path("data"),
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings per model, where chance plays a part.")] = 3,
+    home: Annotated[Path, typer.Option(help="Where runs are kept, by which a queue goes on.")] = Path(
+        "var/bench/quality"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """How good recommendations are: protocol × model × seeds, with intervals, beside the baselines.
+
+    Rows go to benchmarks/results/quality.json as they come, a chart to the folder of runs. What has run is not run
+    again.
+
+    Example: `nearfeed bench quality --data beauty --model popularity --model mixture --data-home ../data`
+    """
+    from benchmarks.quality.command import bench_quality
+    from benchmarks.quality.rows import table_of
+
+    console = Console(stderr=True)
+    rows = bench_quality(
+        data,
+        model,
+        seeds=seeds,
+        home=data_home,
+        folder=home,
+        say=lambda line: console.print(line, highlight=False, markup=False),
+    )
+    if as_json:
+        print(json.dumps([row._asdict() for row in rows], indent=2))
+    else:
+        Console(width=None if sys.stdout.isatty() else 140).print(table_of(rows))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from core.errors import SettingsError
 
 PREFIX: Final = "NEARFEED_"
 FILE_VARIABLE: Final = "NEARFEED_SETTINGS"
+DATA_HOME_VARIABLE: Final = "NEARFEED_DATA_HOME"  # folder of public data sets; read by benchmarks and tests only
 DEFAULT_FILE: Final = "nearfeed.toml"
 MASK: Final = "********"
 
@@ -229,7 +230,7 @@ def _from_file(environment: Mapping[str, str], file: Path | None) -> Iterator[tu
 
 def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[tuple[str, str], Any, str]]:
     for variable in sorted(environment):
-        if variable.startswith(PREFIX) and variable != FILE_VARIABLE:
+        if variable.startswith(PREFIX) and variable not in (FILE_VARIABLE, DATA_HOME_VARIABLE):
             section, separator, name = variable[len(PREFIX) :].lower().partition("__")
             if not separator:
                 raise SettingsError(f"{variable}: expected {PREFIX}SECTION__NAME; `nearfeed settings show` lists all")

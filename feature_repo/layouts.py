@@ -21,7 +21,7 @@ LAYOUT_VERSION: Final = 2
 
 DIM: Final = 64  # width of an item vector, and so of an interest vector
 INTERESTS_KEPT: Final = 3  # several interest vectors, by nearest centre
-FIRST_CODES: Final = 64  # first-level codes of a tokenizer; more of them need a wider layout
+FIRST_CODES: Final = 64  # first-level codes that states tell apart; of a larger codebook, groups of like codes
 TIERS: Final = 4  # similarity tiers per first-level code, GLASS
 HISTORY: Final = 50  # exposures a user's history keeps
 POSITIVES: Final = 48  # positive exposures kept beyond the history's reach

@@ -15,7 +15,7 @@ MEANINGS: Final = {
     "interest_weight": "decayed weight behind each of the 3 interests; 0 = unused",
     "interest": "3 vectors, one after another: means of the acts nearest to each",
     "tier_items": "liked items behind the tiers; all counts are halved at 255",
-    "tiers": "64 x 4 counts: liked items by first-level code and tier of similarity to the code's prototype",
+    "tiers": "64 x 4 counts: liked items by group of first-level codes and tier of similarity to its prototype",
     # user_history
     "applied": "interactions of the user applied, ever",
     "duplicates": "activities passed over because their id was among the last 64 seen",
@@ -27,7 +27,7 @@ MEANINGS: Final = {
     "watch": "share watched, percent of its length, at most 250; 255 = not known",
     "positive_item": "items liked, ordered, watched for long ..., oldest first; beyond 48 the commonest code gives way",
     "positive_at_s": "when, seconds since 1970, event time",
-    "positive_code": "first-level code of each under `tokenizer`; 255 = not known",
+    "positive_code": "first-level code of each under `tokenizer`, or its group of more than 64; 255 = not known",
     # user_watch
     "plays_ever": "plays per bucket of item length: bucket k holds 2^k .. 2^(k+1) seconds, 0 and 11 are open",
     "plays_kept": "play times kept per bucket, at most 24",

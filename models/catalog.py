@@ -26,7 +26,7 @@ from feature_repo.folds.act import UNKNOWN_PLACE, ItemTable
 from models.items import ITEM_COLUMNS, items_of, table_of
 from models.opening_hours import MAX_INTERVALS, open_at, week_of
 from models.registry import CATALOG_FILE, TOKENIZER_FILE
-from models.semantic_ids import free_path
+from models.semantic_ids import code_groups, free_path
 from models.tiers import item_table
 from models.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 from models.trie import Ints, build_trie, path_numbers, refill_trie, set_live
@@ -148,7 +148,7 @@ class Catalog:
     def table(self) -> ItemTable:
         """The items' numbers for the folds, by index; made when first asked for, and anew when items were added."""
         if self._table is None or len(self._table.vectors) != len(self.items):
-            self._table = item_table(self.vectors, self.codes[:, 0])
+            self._table = item_table(self.vectors, code_groups(self.codes[:, 0], self.tokenizer.codebook.size))
         return self._table
 
     def place(self, key: ItemKey) -> int:

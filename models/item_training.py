@@ -9,8 +9,8 @@ collaborative part is trusted by the gate n / (n + GATE) for n sequences that ho
 rare items lean on content, and a new item is placed where what it is suggests.
 
 Source: Levy and Goldberg, NIPS 2014 (SVD of shifted PPMI is what skip-gram does). OneRec, arXiv:2506.13695, joins
-content and collaborative signal by contrastive training of a multimodal encoder; left out, since the platform sees
-no pixels and must learn its tokenizer in seconds.
+content and collaborative signal by contrastive training of a multimodal encoder; left out: the platform sees no
+pixels, and the same loss on the last projection here carried the next act no better (docs/log.md).
 """
 
 from collections.abc import Sequence
@@ -93,7 +93,7 @@ def fit_item_vectors(
     indexed = _indexed(items, sequences)
     counts = np.bincount(np.concatenate([np.unique(row) for row in indexed]), minlength=len(items))
     learned = unit_rows(_left_factors(_sppmi(indexed, len(items), args), seed))
-    trust = (counts / (counts + args.gate)).astype(np.float32)
+    trust = (counts / np.maximum(counts + args.gate, 1e-9)).astype(np.float32)  # no gate and no acts: no trust
     encoder = encoder._replace(collaborative=_ridge(content, learned, trust))
     own = trust[:, None] * learned + (1 - trust[:, None]) * (content @ encoder.collaborative)
 

@@ -15,7 +15,7 @@ from feature_repo.layouts import FIRST_CODES
 
 
 def item_table(vectors: npt.NDArray[np.float32], first_codes: npt.NDArray[np.int32]) -> ItemTable:
-    """The table of I items with unit `vectors` (I, D) and `first_codes` (I,).
+    """The table of I items with unit `vectors` (I, D) and `first_codes` (I,), or the groups of like ones.
 
     Raises:
         ContractError: there are more first-level codes than a user's row has room for.
@@ -23,7 +23,7 @@ def item_table(vectors: npt.NDArray[np.float32], first_codes: npt.NDArray[np.int
     if len(first_codes) and first_codes.max() >= FIRST_CODES:
         raise ContractError(
             f"found first-level code {first_codes.max()}, expected codes below {FIRST_CODES}; "
-            "raise FIRST_CODES in feature_repo/layouts.py with a new LAYOUT_VERSION, and replay"
+            "give `models.semantic_ids.code_groups` of them"
         )
     similarity = vectors @ _prototypes(vectors, first_codes).T
     tiers = np.searchsorted(np.array(TIER_EDGES, np.float32), similarity, side="right")

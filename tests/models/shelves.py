@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from core.ids import item_key
 from models.catalog import Catalog
-from models.item_training import VectorArgs
+from models.tokenizer_health import HealthLimits
 from models.train_semantic_ids import SemanticIdArgs, SemanticIds, train_semantic_ids
 from protos.catalog.v1.catalog_pb2 import CatalogRecord, Item
 from protos.events.v1.interaction_pb2 import Location
@@ -40,8 +40,13 @@ def shop_walks(seed: int = 0, walkers: int = 60) -> list[npt.NDArray[np.int64]]:
     ]
 
 
-def shop(seed: int = 0, capacity: int | None = 100, items: list[Item] | None = None) -> SemanticIds:
-    args = SemanticIdArgs(codebook_size=CODES, seed=seed, capacity=capacity, vectors=VectorArgs())
+def shop(
+    seed: int = 0,
+    capacity: int | None = 100,
+    items: list[Item] | None = None,
+    limits: HealthLimits | None = None,
+) -> SemanticIds:
+    args = SemanticIdArgs(codebook_size=CODES, seed=seed, capacity=capacity, limits=limits or HealthLimits())
     return train_semantic_ids(shop_items() if items is None else items, shop_walks(), args)
 
 

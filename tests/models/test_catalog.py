@@ -13,6 +13,7 @@ from core.ids import ItemKey, item_key
 from feature_repo.folds.act import UNKNOWN_PLACE
 from models.catalog import Applied, Catalog, load_catalog, save_catalog
 from models.tokenizer import Tokenizer
+from models.tokenizer_health import HealthLimits
 from models.trie import build_trie
 from protos.catalog.v1.catalog_pb2 import CatalogRecord, Item, OpeningHours
 from tests.models.shelves import record_of, shop, shop_item, shop_items, walk
@@ -177,9 +178,11 @@ def test_a_full_catalogue_says_so() -> None:
         shop(capacity=59)
 
 
-def test_two_items_of_one_name_are_refused() -> None:
+def test_two_items_of_one_name_are_refused(catalog: Catalog) -> None:
+    twice = [*range(len(catalog)), 0]
+    items = [catalog.items[index] for index in twice]
     with pytest.raises(ContractError, match="have one key"):
-        shop(items=[*shop_items(), shop_items()[0]])
+        Catalog(items, catalog.codes[twice], catalog.vectors[twice], catalog.tokenizer)
 
 
 def test_indices_are_those_of_the_keys_in_any_shape(catalog: Catalog) -> None:
@@ -299,5 +302,5 @@ def test_the_codes_of_like_items_change_when_only_their_place_does() -> None:
     first_codes = [set(codes[20 * town : 20 * (town + 1), 0].tolist()) for town in (0, 1)]
     assert first_codes[0].isdisjoint(first_codes[1])
     nowhere = [shop_item(item.item_id, int(item.item_id[2])) for item in placed]
-    codes = shop(items=nowhere).catalog.codes
+    codes = shop(items=nowhere, limits=HealthLimits(usage=0.0, entropy=0.0, moved=1.0, spilled=1.0)).catalog.codes
     assert set(codes[:20, 0].tolist()) & set(codes[20:, 0].tolist())

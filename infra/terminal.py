@@ -1,0 +1,24 @@
+"""What every verb of the command line prints: a table for people, JSON for machines."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine instead of a table.")]
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], as_json: bool, title: str) -> None:
+    """The rows are on standard output; their columns are those of the first."""
+    if as_json:
+        print(json.dumps(list(rows), indent=2, default=str))
+        return
+    table = Table(title=title)
+    for column in rows[0] if rows else ["nothing"]:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console(markup=False).print(table)  # brackets in names and reasons are text
