@@ -86,4 +86,5 @@ class Host:
 
 def _live(serving: Serving, beams: Beams, row: int) -> Generated:
     live = np.flatnonzero(beams.items[row] >= 0)
-    return Generated(serving, *(np.asarray(field[row][live]) for field in beams))
+    of_request = (beams.items, beams.codes, beams.masked_log_probs, beams.log_probs)
+    return Generated(serving, *(np.asarray(field[row][live]) for field in of_request))

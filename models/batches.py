@@ -1,7 +1,7 @@
 """The words all model code speaks: what goes into a generator and what comes out.
 
 Letters used in this file
-    B requests   T item tokens = HISTORY + POSITIVES   K beams   L code levels
+    B requests   T item tokens = HISTORY + POSITIVES   K beams   L code levels   E items near the history
 
 `context_batch` is the one function that turns stored rows into model input: training, gate,
 evaluation and the scorer call it, so that what a model learned from is what it is asked with. It
@@ -28,6 +28,8 @@ WATCH_EDGES: Final = (1, 10, 25, 50, 75, 95, 105, 150)  # percent of the item's 
 WATCH_SHARES: Final = len(WATCH_EDGES) + 2  # the last = not known
 AGE_BUCKETS: Final = 48  # half octaves of seconds: the last begins at 137 days
 PLACE_FEATURES: Final = 10
+NEAR: Final = 256  # E: items that a request's neighbour evidence may name
+EVIDENCE_SOURCES: Final = 2  # of evidence: seen together, alike in text
 
 _KM_PER_DEGREE: Final = 111.195
 _KM_SCALE: Final = 10.0  # a city's radius is about one
@@ -53,6 +55,9 @@ class ContextBatch(NamedTuple):
     age: Ints  # (B, T) bucket of the seconds since the act
     interests: Floats  # (B, 2, DIM) long term, short term; a zero vector is masked
     place: Floats  # (B, PLACE_FEATURES), see `_place`
+    items: Ints  # (B, T) catalogue index
+    near: Ints  # (B, E) catalogue index of the neighbours of the history, -1 = none; see models.evidence
+    nearness: Floats  # (B, E, EVIDENCE_SOURCES) how near, by each source of evidence; 0 where there is none
 
 
 class Beams(NamedTuple):
@@ -66,6 +71,7 @@ class Beams(NamedTuple):
     codes: Ints  # (B, K, L)
     masked_log_probs: Floats  # (B, K, L) renormalised over the children with live items: the serving policy
     log_probs: Floats  # (B, K, L) over the whole codebook
+    item_logits: Floats  # (B, K) what the item head says of the item; 0 without one
 
 
 def beam_difference(expected: Beams, found: Beams) -> float:
@@ -79,7 +85,7 @@ def beam_difference(expected: Beams, found: Beams) -> float:
     for ours, theirs in ((expected, found), (found, expected)):
         same = (ours.items[:, :, None] == theirs.items[:, None, :]) & (ours.items >= 0)[:, :, None]
         request, rank, other = np.nonzero(same)
-        for mine, yours in ((ours.masked_log_probs, theirs.masked_log_probs), (ours.log_probs, theirs.log_probs)):
+        for mine, yours in zip(ours[2:], theirs[2:], strict=True):
             worst = max(worst, float(np.abs(mine[request, rank] - yours[request, other]).max(initial=0.0)))
         request, rank = np.nonzero((ours.items >= 0) & ~same.any(2))
         last = theirs.masked_log_probs.sum(-1).min(1)
@@ -164,6 +170,9 @@ def context_batch(
         age=age * mask,
         interests=interests,
         place=_place(rows, catalog.centre, now, where),
+        items=np.where(mask, items, 0).astype(np.int32),
+        near=np.full((count, NEAR), -1, np.int32),  # a catalogue keeps no neighbours yet
+        nearness=np.zeros((count, NEAR, EVIDENCE_SOURCES), np.float32),
     )
 
 

@@ -20,20 +20,10 @@ from torch import Tensor
 from models.batches import LEVELS
 from models.generator import ContextTensors, Generator
 from models.trie import ROOT, Trie
+from models.trie_tensors import TrieTensors, read
 
-GRAPH_ARRAYS = Trie._fields[:5]  # the arrays of a trie that the graph reads
 _EXCLUDED = -1e9  # finite: a beam without any live child stays a number inside softmax
 _DEAD = float("-inf")
-
-
-class TrieTensors(NamedTuple):
-    """The arrays of `models.trie.Trie` that the search reads."""
-
-    row_start: Tensor  # (N + 1,)
-    token: Tensor  # (E,)
-    child: Tensor  # (E,)
-    live: Tensor  # (N,)
-    leaf_item: Tensor  # (N,)
 
 
 class BeamTensors(NamedTuple):
@@ -43,11 +33,7 @@ class BeamTensors(NamedTuple):
     codes: Tensor
     masked_log_probs: Tensor
     log_probs: Tensor
-
-
-def trie_tensors(trie: Trie) -> TrieTensors:
-    """The trie as CPU tensors that share its memory."""
-    return TrieTensors(*(torch.from_numpy(getattr(trie, name)) for name in GRAPH_ARRAYS))
+    item_logits: Tensor
 
 
 def search(generator: Generator, context: ContextTensors, trie: TrieTensors, width: int) -> BeamTensors:
@@ -70,12 +56,16 @@ def search(generator: Generator, context: ContextTensors, trie: TrieTensors, wid
     slots = torch.arange(size, dtype=trie.row_start.dtype, device=trie.row_start.device)
     node = torch.full_like(context.codes[:, :1, 0], ROOT)  # (B, 1): one beam, which has spelled nothing
     score = torch.zeros_like(node, dtype=memory.bias.dtype)
-    past, newest, spelled = None, node, list[tuple[Tensor, ...]]()
+    masses = generator.masses(context, trie)
+    past, newest, first, spelled = None, node, node, list[tuple[Tensor, ...]]()
     for level in range(LEVELS):
-        logits, now = generator.step(level, memory, newest, past)
-        edge = _read(trie.row_start, node)[..., None] + slots  # inside the arrays: a trie ends in V unused edges
-        token, child = _read(trie.token, edge), _read(trie.child, edge)
-        legal = (edge < _read(trie.row_start, node + 1)[..., None]) & (_read(trie.live, child) > 0)
+        logits, now, state = generator.step(level, memory, newest, past)
+        if masses is not None:
+            logits = logits + generator.prior.logits(level, masses, node, trie, size)
+        first = state[:, 0] if level == 0 else first
+        edge = read(trie.row_start, node)[..., None] + slots  # inside the arrays: a trie ends in V unused edges
+        token, child = read(trie.token, edge), read(trie.child, edge)
+        legal = (edge < read(trie.row_start, node + 1)[..., None]) & (read(trie.live, child) > 0)
         chosen = logits.gather(-1, token.long())
         masked = torch.log_softmax(torch.where(legal, chosen, _EXCLUDED), dim=-1)
         full = chosen - torch.logsumexp(logits, dim=-1, keepdim=True)
@@ -91,17 +81,17 @@ def search(generator: Generator, context: ContextTensors, trie: TrieTensors, wid
 
     alive = score > _DEAD
     codes, masked, full = (torch.stack(levels, dim=-1) for levels in zip(*spelled, strict=True))
+    items = torch.where(alive, read(trie.leaf_item, node), -1)
+    scored = torch.zeros_like(score)
+    if generator.config.item_head:
+        scored = generator.score_items(first, items, codes, masses, node)
     return BeamTensors(
-        items=torch.where(alive, _read(trie.leaf_item, node), -1),
+        items=items,
         codes=torch.where(alive[..., None], codes, -1),
         masked_log_probs=torch.where(alive[..., None], masked, _DEAD),
         log_probs=torch.where(alive[..., None], full, _DEAD),
+        item_logits=torch.where(alive, scored, _DEAD),
     )
-
-
-def _read(table: Tensor, index: Tensor) -> Tensor:
-    """table[index]. Said so that it exports as a plain Gather, which takes int32 where GatherND does not."""
-    return table.index_select(0, index.flatten()).reshape(index.shape)
 
 
 def _pick(values: Tensor, beams: Tensor) -> Tensor:

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from core.errors import ArtefactError, ContractError
 from models.batches import Beams, ContextBatch, beam_difference
-from models.beam import GRAPH_ARRAYS, BeamTensors, TrieTensors, search, trie_tensors
+from models.beam import BeamTensors, search
 from models.generator import ContextTensors, Generator, context_tensors
 from models.runtime import BEAM_WIDTH, CODEBOOK_SIZE, CONTEXT_PREFIX, PRECISION, TRIE_PREFIX, OnnxGenerator
 from models.trie import Trie
+from models.trie_tensors import TrieTensors, trie_tensors
 
 TOLERANCE: Final = 1e-4  # largest difference of a log-probability between torch and ONNX Runtime, float32
 _PREFIX: Final = "generator."  # what ServingGraph adds to the name of a weight
@@ -84,8 +85,8 @@ def export_generator(generator: Generator, path: Path, golden: ContextBatch, tri
         raise ValueError(f"found {len(golden.mask)} golden requests, expected at least 2: one would fix the batch size")
     inputs = (*context_tensors(golden), *trie_tensors(trie))
     batch = torch.export.Dim("batch")
-    lengths = {name: torch.export.Dim(f"{name}_length") for name in GRAPH_ARRAYS}
-    shapes = tuple([{0: batch} for _ in ContextTensors._fields] + [{0: lengths[name]} for name in GRAPH_ARRAYS])
+    lengths = {name: torch.export.Dim(f"{name}_length") for name in Trie._fields}
+    shapes = tuple([{0: batch} for _ in ContextTensors._fields] + [{0: lengths[name]} for name in Trie._fields])
     graph = ServingGraph(generator, beam_width).eval()
     with _quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
@@ -95,7 +96,7 @@ def export_generator(generator: Generator, path: Path, golden: ContextBatch, tri
             dynamic_shapes=(shapes,),
             optimize=False,  # the optimizer merges equal weights; ONNX Runtime optimizes at load anyway
             input_names=[CONTEXT_PREFIX + name for name in ContextBatch._fields]
-            + [TRIE_PREFIX + name for name in GRAPH_ARRAYS],
+            + [TRIE_PREFIX + name for name in Trie._fields],
             output_names=list(Beams._fields),
             verbose=False,
         )

@@ -8,10 +8,16 @@ Letters used in this file
 Source: OneRec-V2, arXiv:2508.20900 §3. Kept: the context processor without self-attention and the
 thin projection to S_kv * L_kv * G_kv * d_head with an RMSNorm per set; cross-attention that owns no
 W_k and W_v; the order cross, self, feed-forward; l_kv = floor(l * L_kv / layers); SwiGLU with
-d_ff = 4 d_model; an RMSNorm and a head per level. Left out: mixture of experts (the dense model
-here is far below the size at which it pays). Chosen where the paper is silent: a context token's
-position is its rank from the newest, one learned vector per rank of history and of positives; the
-code tables are shared between context and decoder input, so that both speak of the same items.
+d_ff = 4 d_model, or experts in deeper blocks (models.experts); an RMSNorm and a head per level.
+Chosen where the paper is silent: a context token's position is its rank from the newest, one
+learned vector per rank of history and of positives; the code tables are shared between context and
+decoder input, so that both speak of the same items.
+
+Added to the paper's model, each off unless asked for (docs/log.md has what each earned): blocks of
+self-attention over the context, which otherwise sees no two items together; a table of items beside
+the codes, hidden at random in training so that new items are no strangers; a prior of neighbour
+evidence (models.prior); a head over items on the state before the first code (models.item_head),
+which says of what the beams found how good it is.
 
 Weights are kept as (in, out) matrices and used as `x @ w`: the exported graph then holds each of
 them under its own name, and a policy update replaces numbers instead of exporting again.
@@ -22,10 +28,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, silu
+from torch.nn.functional import embedding, scaled_dot_product_attention, silu
 
+from core.errors import ContractError
 from feature_repo.layouts import DIM
 from models.batches import ACTIONS, AGE_BUCKETS, LEVELS, PLACE_FEATURES, TOKENS, WATCH_SHARES, ContextBatch
+from models.experts import Experts
+from models.item_head import ItemHead
+from models.layers import RMSNorm, matrix
+from models.prior import NeighbourPrior
+from models.trie_tensors import TrieTensors, nodes_of, read
 
 _EXCLUDED = -1e9  # a score that softmax turns into zero, finite so that a row of them is no NaN
 
@@ -48,8 +60,30 @@ class GeneratorConfig:
     """L_kv: distinct key/value sets; block l reads set floor(l * L_kv / layers)."""
     kv_split: int = 1
     """S_kv: 1 = keys are the values, 2 = separate values."""
+    tokens: int = TOKENS
+    """Context tokens at most that name an item; a batch may have fewer, and then lacks the last positions."""
     d_feature: int = 16
     """Width of one small feature of a context token (actions, watch share, age)."""
+    experts: int = 0
+    """Routed experts of a feed-forward, beside a shared one; 0 = one dense feed-forward."""
+    experts_chosen: int = 3
+    """Routed experts of each position."""
+    d_expert: int = 0
+    """Width inside an expert; 0 = 4 d_model / (experts_chosen + 1), which costs a position what the dense one does."""
+    dense_blocks: int = 2
+    """Blocks before the first with experts."""
+    context_blocks: int = 0
+    """Blocks of self-attention over the context; they need one key/value set as wide as the model."""
+    items: int = 0
+    """Rows of the table of items: the catalogue when the model is made; later items have none. 0 = no table."""
+    item_head: bool = False
+    """Whether items are scored as wholes beside their codes; needs the table of items."""
+    prior: bool = False
+    """Whether neighbour evidence moves the logits."""
+    dropout: float = 0.0
+    """Share of features hidden inside the model while it trains."""
+    item_dropout: float = 0.1
+    """Share of rows of the table of items hidden at each step of training."""
 
     def __post_init__(self) -> None:
         if self.d_model % self.heads or self.heads % self.kv_groups:
@@ -62,6 +96,17 @@ class GeneratorConfig:
                 f"found kv_split {self.kv_split} and kv_sets {self.kv_sets} with {self.layers} layers; "
                 "expected kv_split 1 or 2 and 1 <= kv_sets <= layers"
             )
+        if self.experts and not 1 <= self.experts_chosen <= self.experts:
+            raise ValueError(
+                f"found experts_chosen {self.experts_chosen} of {self.experts} experts; expected 1 to all of them"
+            )
+        if self.context_blocks and self.d_context != self.d_model:
+            raise ValueError(
+                f"found context_blocks {self.context_blocks} with d_context {self.d_context}; expected d_context "
+                f"{self.d_model}, the width of the model: one set, not split, as many groups as heads"
+            )
+        if self.item_head and not self.items:
+            raise ValueError("found an item head without a table of items; set items to the size of the catalogue")
 
     @property
     def d_head(self) -> int:
@@ -83,6 +128,9 @@ class ContextTensors(NamedTuple):
     age: Tensor
     interests: Tensor
     place: Tensor
+    items: Tensor
+    near: Tensor
+    nearness: Tensor
 
     def take(self, rows: Tensor) -> "ContextTensors":
         """The context of some requests, in the order of `rows`."""
@@ -102,21 +150,6 @@ class Memory(NamedTuple):
     bias: Tensor  # (B * G, 1, N): 0 for a token that is there, a large negative number otherwise
 
 
-class RMSNorm(nn.Module):
-    """x / rms(x), scaled per feature."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * self.scale
-
-
-def _matrix(rows: int, columns: int, gain: float = 1.0) -> nn.Parameter:
-    return nn.Parameter(torch.randn(rows, columns) * gain * rows**-0.5)
-
-
 class ContextProcessor(nn.Module):
     """Turns a context into ready keys and values. No token looks at another."""
 
@@ -129,32 +162,40 @@ class ContextProcessor(nn.Module):
         self.action_table = nn.Parameter(torch.randn(ACTIONS, width) * 0.5)
         self.watch_table = nn.Parameter(torch.randn(WATCH_SHARES, width) * 0.5)
         self.age_table = nn.Parameter(torch.randn(AGE_BUCKETS, width) * 0.5)
-        self.position_table = nn.Parameter(torch.randn(TOKENS, config.d_context) * 0.2)
-        self.project = _matrix(LEVELS * config.d_model + 3 * width, config.d_context)
-        self.project_interest = _matrix(DIM, config.d_context, gain=DIM**0.5)  # the vectors have unit norm
+        self.position_table = nn.Parameter(torch.randn(config.tokens, config.d_context) * 0.2)
+        self.project = matrix(LEVELS * config.d_model + 3 * width, config.d_context)
+        self.project_interest = matrix(DIM, config.d_context, gain=DIM**0.5)  # the vectors have unit norm
         self.interest_kind = nn.Parameter(torch.randn(2, config.d_context) * 0.2)
-        self.project_place = _matrix(PLACE_FEATURES, config.d_context)
+        self.project_place = matrix(PLACE_FEATURES, config.d_context)
+        if config.items:
+            self.project_items = matrix(config.d_model, config.d_context)
+        self.mixers = nn.ModuleList(ContextBlock(config) for _ in range(config.context_blocks))
+        self.dropout = nn.Dropout(config.dropout)
         sets = config.kv_split * config.kv_sets
         self.norms = nn.ModuleList(RMSNorm(config.kv_groups * config.d_head) for _ in range(sets))
         self.register_buffer("bit", 2.0 ** torch.arange(ACTIONS), persistent=False)
 
-    def forward(self, context: ContextTensors, code_tables: Tensor) -> Memory:
+    def forward(self, context: ContextTensors, code_tables: Tensor, item_table: Tensor | None = None) -> Memory:
         """Keys and values of the context.
 
         Args:
             context: B requests.
             code_tables: (LEVELS * V, d_model), the vectors of the codes of all levels.
+            item_table: (items + 1, d_model), the vectors of items, the last row that of all others.
         """
         bits = torch.floor(context.actions[..., None].to(code_tables.dtype) / self.bit) % 2
         of_codes, of_actions, of_watch, of_age = self._projected(code_tables)
-        tokens = self.position_table + bits @ of_actions
+        tokens = self.position_table[: bits.shape[1]] + bits @ of_actions
         for indices, table in ((context.watch, of_watch), (context.age, of_age)):
             tokens = tokens + embedding(indices, table)
         for level in range(LEVELS):
             tokens = tokens + embedding(context.codes[:, :, level], of_codes[level])
+        if item_table is not None:
+            known = context.items.clamp(max=self.config.items)
+            tokens = tokens + embedding(known, item_table) @ self.project_items
         interests = context.interests @ self.project_interest + self.interest_kind
         place = (context.place @ self.project_place)[:, None]
-        everything = torch.cat([tokens, interests, place], dim=1)
+        everything = torch.cat([self.dropout(tokens), interests, place], dim=1)
 
         present = torch.cat(
             [
@@ -164,6 +205,9 @@ class ContextProcessor(nn.Module):
             ],
             dim=1,
         )
+        absent = torch.where(present, 0.0, _EXCLUDED)[:, None, None]
+        for block in self.mixers:
+            everything = block(everything, absent)
         groups, d_head, length = self.config.kv_groups, self.config.d_head, present.shape[1]
         bias = torch.where(present, 0.0, _EXCLUDED)[:, None].expand(-1, groups, -1).reshape(-1, 1, length)
         width = groups * d_head
@@ -197,8 +241,8 @@ class CrossAttention(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
-        self.w_q = _matrix(config.d_model, config.d_model)
-        self.w_o = _matrix(config.d_model, config.d_model, gain=0.5)
+        self.w_q = matrix(config.d_model, config.d_model)
+        self.w_o = matrix(config.d_model, config.d_model, gain=0.5)
 
     def forward(self, x: Tensor, rows: int, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         """(B * rows, d_model) -> the same shape. Keys and values are never copied per row."""
@@ -218,8 +262,8 @@ class SelfAttention(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
-        self.w_qkv = _matrix(config.d_model, 3 * config.d_model)
-        self.w_o = _matrix(config.d_model, config.d_model, gain=0.5)
+        self.w_qkv = matrix(config.d_model, 3 * config.d_model)
+        self.w_o = matrix(config.d_model, config.d_model, gain=0.5)
 
     def forward(self, x: Tensor, length: int, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mix the positions of each sequence.
@@ -255,22 +299,30 @@ class FeedForward(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.d_ff = 4 * config.d_model
-        self.w_in = _matrix(config.d_model, 2 * self.d_ff)  # gate and input side by side
-        self.w_out = _matrix(self.d_ff, config.d_model, gain=0.5)
+        self.w_in = matrix(config.d_model, 2 * self.d_ff)  # gate and input side by side
+        self.w_out = matrix(self.d_ff, config.d_model, gain=0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = x @ self.w_in
         return (silu(inner[:, : self.d_ff]) * inner[:, self.d_ff :]) @ self.w_out
 
 
-class Block(nn.Module):
-    """Cross-attention, self-attention, feed-forward, each on a normed copy: 18 d_model^2 weights."""
+def feed_forward(config: GeneratorConfig, index: int) -> nn.Module:
+    """The feed-forward of block `index`: dense, or experts in the deeper blocks."""
+    if not config.experts or index < config.dense_blocks:
+        return FeedForward(config)
+    width = config.d_expert or 4 * config.d_model // (config.experts_chosen + 1)
+    return Experts(config.d_model, width, config.experts, config.experts_chosen)
 
-    def __init__(self, config: GeneratorConfig) -> None:
+
+class Block(nn.Module):
+    """Cross-attention, self-attention, feed-forward, each on a normed copy: 18 d_model^2 weights when dense."""
+
+    def __init__(self, config: GeneratorConfig, index: int = 0) -> None:
         super().__init__()
         self.cross_norm, self.cross = RMSNorm(config.d_model), CrossAttention(config)
         self.self_norm, self.self_attention = RMSNorm(config.d_model), SelfAttention(config)
-        self.feed_norm, self.feed = RMSNorm(config.d_model), FeedForward(config)
+        self.feed_norm, self.feed = RMSNorm(config.d_model), feed_forward(config, index)
 
     def forward(
         self, h: Tensor, sequences: int, length: int, kv: tuple[Tensor, Tensor, Tensor], past: Tensor | None
@@ -282,6 +334,43 @@ class Block(nn.Module):
         return h + self.feed(self.feed_norm(h)), now
 
 
+class ContextBlock(nn.Module):
+    """Full self-attention over the context and feed-forward, each on a normed copy: 16 d_model^2 weights."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.heads, width = config.heads, config.d_model
+        self.self_norm, self.feed_norm = RMSNorm(width), RMSNorm(width)
+        self.w_qkv = matrix(width, 3 * width)
+        self.w_o = matrix(width, width, gain=0.5)
+        self.feed = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, h: Tensor, bias: Tensor) -> Tensor:
+        """h: (B, N, d_model); bias: (B, 1, 1, N), added to the scores."""
+        mixed = self.self_norm(h) @ self.w_qkv
+        query, key, value = mixed.reshape(*h.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        read = scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        h = h + self.dropout(read.transpose(1, 2).reshape(h.shape) @ self.w_o)
+        fed: Tensor = self.dropout(self.feed(self.feed_norm(h).reshape(-1, h.shape[-1])))
+        return h + fed.reshape(h.shape)
+
+
+class Step(NamedTuple):
+    """One level of all beams."""
+
+    logits: Tensor  # (B, Q, V)
+    kept: Tensor  # (B, Q, 1, layers * 2 d_model) keys and values of this step
+    state: Tensor  # (B, Q, d_model) before the level's norm
+
+
+class Decoded(NamedTuple):
+    """What teacher forcing gives."""
+
+    logits: Tensor  # (B, Q, LEVELS, V); level i sees the codes before i
+    item_logits: Tensor | None  # (B, items) of the item head over the whole catalogue; None without one
+
+
 class Generator(nn.Module):
     """Log-odds of an item's three codes, given a user's context."""
 
@@ -291,51 +380,137 @@ class Generator(nn.Module):
         self.start = nn.Parameter(torch.randn(config.d_model) * 0.5)
         self.code_tables = nn.Parameter(torch.randn(LEVELS * config.codebook_size, config.d_model) * 0.5)
         self.context = ContextProcessor(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config, index) for index in range(config.layers))
         self.out_norms = nn.ModuleList(RMSNorm(config.d_model) for _ in range(LEVELS))
-        self.heads = nn.ParameterList(_matrix(config.d_model, config.codebook_size, gain=0.1) for _ in range(LEVELS))
+        self.heads = nn.ParameterList(matrix(config.d_model, config.codebook_size, gain=0.1) for _ in range(LEVELS))
+
+        if config.items:
+            self.item_table = nn.Parameter(torch.randn(config.items, config.d_model) * 0.05)
+        if config.prior:
+            self.prior = NeighbourPrior()
+        if config.item_head:
+            self.item_head = ItemHead(config.d_model, config.items, config.dropout)
+        self.dropout = nn.Dropout(config.dropout / 2)  # of what the heads read
 
     def encode(self, context: ContextTensors) -> Memory:
         """The context graph: once per request."""
-        memory: Memory = self.context(context, self.code_tables)
+        memory: Memory = self.context(context, self.code_tables, self.item_vectors())
         return memory
 
-    def forward(self, context: ContextTensors, targets: Tensor) -> Tensor:
+    def forward(self, context: ContextTensors, targets: Tensor, trie: TrieTensors | None = None) -> Tensor:
+        """`decode` without an item head: (B, Q, LEVELS, V) logits."""
+        return self.decode(context, targets, trie).logits
+
+    def decode(
+        self,
+        context: ContextTensors,
+        targets: Tensor,
+        trie: TrieTensors | None = None,
+        catalogue: Tensor | None = None,
+    ) -> Decoded:
         """Teacher-forced logits.
 
         Args:
             context: B requests.
             targets: (B, Q, LEVELS) integer codes; the Q targets of a request share its context.
+            trie: of the catalogue; needed by a prior.
+            catalogue: (items, LEVELS) codes of every item; asks for the logits of the item head.
 
-        Returns:
-            (B, Q, LEVELS, V) logits; level i sees the codes before i.
+        Raises:
+            ContractError: there is a prior and no trie.
         """
-        sequences = targets.shape[1]
+        sequences, size = targets.shape[1], self.config.codebook_size
         shifted = [self._level_input(level, targets[:, :, level - 1]) for level in range(1, LEVELS)]
         h = torch.stack([self.start.expand(shifted[0].shape), *shifted], dim=2)
-        h, _ = self._blocks(h.reshape(-1, self.config.d_model), sequences, LEVELS, self.encode(context), None)
-        h = h.reshape(-1, sequences, LEVELS, self.config.d_model)
-        return torch.stack([self._logits(level, h[:, :, level]) for level in range(LEVELS)], dim=2)
+        items = self.item_vectors()
+        memory: Memory = self.context(context, self.code_tables, items)
+        h, _ = self._blocks(h.reshape(-1, self.config.d_model), sequences, LEVELS, memory, None)
+        h = self.dropout(h.reshape(-1, sequences, LEVELS, self.config.d_model))
+        logits = [self._logits(level, h[:, :, level]) for level in range(LEVELS)]
+        masses = self.masses(context, trie)
+        if masses is not None and trie is not None:
+            nodes = nodes_of(trie, targets, size)
+            logits = [
+                given + self.prior.logits(level, masses, nodes[..., level], trie, size)
+                for level, given in enumerate(logits)
+            ]
+        scored = None
+        if catalogue is not None and items is not None:
+            every = torch.arange(len(catalogue), device=h.device)
+            # Every sequence of a request begins alike: the first says it for all.
+            scored = self._all_items(h[:, 0, 0], items[:-1], catalogue, _at_leaves(masses, every, trie))
+        return Decoded(torch.stack(logits, dim=2), scored)
 
-    def step(self, level: int, memory: Memory, codes: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One level for all beams at once: the same numbers as `forward`, without decoding the prefix again.
+    def masses(self, context: ContextTensors, trie: TrieTensors | None) -> Tensor | None:
+        """(B, N) neighbour evidence of each node; None without a prior.
+
+        Raises:
+            ContractError: there is a prior and no trie.
+        """
+        if not self.config.prior:
+            return None
+        if trie is None:
+            raise ContractError("found a prior but no trie to spread it over; hand in the trie of the catalogue")
+        masses: Tensor = self.prior.masses(context.near, context.nearness, trie)
+        return masses
+
+    def item_vectors(self) -> Tensor | None:
+        """(items + 1, d_model) the table of items, the last row that of all others; None without one. In training
+        some rows are hidden, for one step."""
+        if not self.config.items:
+            return None
+        table: Tensor = self.item_table
+        if self.training and self.config.item_dropout:
+            table = table * (torch.rand(len(table), 1, device=table.device) >= self.config.item_dropout)
+        return torch.cat([table, torch.zeros_like(table[:1])])
+
+    def step(self, level: int, memory: Memory, codes: Tensor, past: Tensor | None) -> Step:
+        """One level for all beams at once: the same numbers as `forward`, without decoding the prefix again and
+        without the prior.
 
         Args:
             level: 0, 1 or 2.
             memory: of B requests.
             codes: (B, Q) code of the level before; at level 0 only the shape counts.
-            past: (B, Q, level, layers * 2 d_model) what the steps before returned, joined along the third axis,
+            past: (B, Q, level, layers * 2 d_model) what the steps before have kept, joined along the third axis,
                 beams rearranged to match `codes`; None at level 0.
-
-        Returns:
-            (B, Q, V) logits, and (B, Q, 1, layers * 2 d_model) of this step.
         """
         sequences = codes.shape[1]
         flat = codes.flatten()
         h = self._level_input(level, flat) if level else self.start.expand(flat.shape[0], self.config.d_model)
         h, kept = self._blocks(h, sequences, 1, memory, past)
         logits = self._logits(level, h).reshape(-1, sequences, self.config.codebook_size)
-        return logits, kept.reshape(-1, sequences, 1, kept.shape[-1])
+        return Step(logits, kept.reshape(-1, sequences, 1, kept.shape[-1]), h.reshape(-1, sequences, h.shape[-1]))
+
+    def score_items(self, state: Tensor, items: Tensor, codes: Tensor, masses: Tensor | None, node: Tensor) -> Tensor:
+        """(B, K) what the item head says of some items.
+
+        Args:
+            state: (B, d_model) before the first code.
+            items: (B, K) catalogue index, below 0 = none.
+            codes: (B, K, LEVELS) their paths.
+            node: (B, K) where the paths end.
+        """
+        table = self.item_vectors()
+        if table is None:
+            raise ContractError("found no table of items; ask a generator that has an item head")
+        row = items.clamp(min=0, max=self.config.items)
+        vectors = self.item_head.vectors(embedding(row, table), self._code_vectors(codes))
+        logits = (vectors @ self.item_head.query(state)[..., None]).squeeze(-1) + read(self.item_head.bias, row)
+        mass = None if masses is None else masses.gather(1, node.long())
+        scored: Tensor = self.item_head.with_evidence(logits, mass)
+        return scored
+
+    def _all_items(self, state: Tensor, table: Tensor, catalogue: Tensor, mass: Tensor | None) -> Tensor:
+        vectors = self.item_head.vectors(table, self._code_vectors(catalogue))
+        logits = self.item_head.query(state) @ vectors.T + self.item_head.bias[:-1]
+        scored: Tensor = self.item_head.with_evidence(logits, mass)
+        return scored
+
+    def _code_vectors(self, codes: Tensor) -> Tensor:
+        """(..., d_model) the sum of the vectors of a path's codes."""
+        offsets = torch.arange(LEVELS, device=codes.device) * self.config.codebook_size
+        return embedding(codes.clamp(min=0) + offsets, self.code_tables).sum(-2)
 
     def _level_input(self, level: int, codes: Tensor) -> Tensor:
         return embedding(codes + (level - 1) * self.config.codebook_size, self.code_tables)
@@ -357,3 +532,8 @@ class Generator(nn.Module):
     def _logits(self, level: int, h: Tensor) -> Tensor:
         logits: Tensor = self.out_norms[level](h) @ self.heads[level]
         return logits
+
+
+def _at_leaves(masses: Tensor | None, items: Tensor, trie: TrieTensors | None) -> Tensor | None:
+    """(B, len(items)) the mass of items of the catalogue."""
+    return None if masses is None or trie is None else masses.index_select(1, read(trie.leaf, items).clamp(min=0))

@@ -30,6 +30,7 @@ from protos.events.v1.interaction_pb2 import Action, Interaction, Origin
 FOLDER: Final = Path(__file__).resolve().parent.parent / "data"
 UTC_OFFSET_MS: Final = 8 * 3600 * 1000  # local time of the data
 DAY_MS: Final = 24 * 3600 * 1000
+LIVE_DAY: Final = "2022-05-02"  # the demo replays it and what follows; version 1 learns from what was before
 
 _FEEDBACK: Final = (  # bit of `feedback` -> act
     (0, Action.ACTION_CLICK),

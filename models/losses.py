@@ -60,3 +60,16 @@ def generation_loss(
     if weights is None:
         return per_target.mean()
     return (per_target * weights).sum() / weights.sum().clamp_min(1e-9)
+
+
+def item_loss(item_logits: Tensor, items: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the target items among all of the catalogue, in nats: a scalar.
+
+    Args:
+        item_logits: (R, I) of each request.
+        items: (R, k) catalogue index of its targets, -1 = padding; those that the head has no logit for count as none.
+    """
+    known = (items >= 0) & (items < item_logits.shape[1])
+    log_probs = torch.log_softmax(item_logits, dim=-1)
+    chosen = log_probs.gather(1, torch.where(known, items, 0).long())
+    return -(chosen * known).sum() / known.sum().clamp_min(1)

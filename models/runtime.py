@@ -151,7 +151,10 @@ class UniformGenerator:
             codes_of[:count] = [path[1] for path in best]
             masked[:count] = [path[2] for path in best]
             full[:count] = -np.log(self._codebook_size)
-        return Beams._make(np.repeat(array[None], requests, axis=0) for array in (items, codes_of, masked, full))
+        scored = np.where(items < 0, np.float32(-np.inf), np.float32(0.0))
+        return Beams._make(
+            np.repeat(array[None], requests, axis=0) for array in (items, codes_of, masked, full, scored)
+        )
 
 
 def check_codebook(trie: Trie, codebook_size: int) -> None:

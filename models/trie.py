@@ -26,7 +26,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 class Trie(NamedTuple):
-    """Every item's code path. The first five arrays are inputs of the graph.
+    """Every item's code path; the arrays are inputs of the graph.
 
     The children of node n are the edges row_start[n] .. row_start[n + 1] - 1, by rising token. An edge may be taken
     when live[child] > 0. Unused nodes have no edges and no live item; edges beyond the last are zero, and there are

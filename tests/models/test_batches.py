@@ -200,7 +200,9 @@ def test_without_located_items_there_is_no_offset() -> None:
 def two_beams(first: float, second: float, items: tuple[int, int] = (7, 8)) -> Beams:
     """One request; each item's three log-probabilities are equal."""
     log_probs = np.array([[[first] * 3, [second] * 3]], np.float32)
-    return Beams(np.array([items], np.int32), np.zeros((1, 2, 3), np.int32), log_probs, log_probs)
+    return Beams(
+        np.array([items], np.int32), np.zeros((1, 2, 3), np.int32), log_probs, log_probs, np.zeros((1, 2), np.float32)
+    )
 
 
 def test_beams_that_swap_at_equal_score_do_not_differ() -> None:
@@ -220,5 +222,16 @@ def test_dead_beams_are_no_difference() -> None:
 
 def test_the_context_is_contiguous_where_the_runtime_wants_it() -> None:
     batch = context_batch(rows_of(2), TenItems(), NOW_MS)
-    assert ContextBatch._fields == ("codes", "mask", "actions", "watch", "age", "interests", "place")
+    assert ContextBatch._fields == (
+        "codes",
+        "mask",
+        "actions",
+        "watch",
+        "age",
+        "interests",
+        "place",
+        "items",
+        "near",
+        "nearness",
+    )
     assert all(field.flags["C_CONTIGUOUS"] for field in batch)

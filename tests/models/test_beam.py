@@ -62,10 +62,12 @@ def as_beams(paths: list[Path], items: dict[tuple[int, ...], int], width: int) -
         np.full((1, width, LEVELS), -1, np.int32),
         np.full((1, width, LEVELS), -np.inf, np.float32),
         np.full((1, width, LEVELS), -np.inf, np.float32),
+        np.full((1, width), -np.inf, np.float32),
     )
     for rank, path in enumerate(paths):
         beams.items[0, rank] = items[tuple(path.codes)]
         beams.codes[0, rank], beams.masked_log_probs[0, rank], beams.log_probs[0, rank] = path[3], path[1], path[2]
+        beams.item_logits[0, rank] = 0.0
     return beams
 
 

@@ -70,11 +70,11 @@ def test_stepping_gives_the_numbers_of_the_whole_pass() -> None:
     context, targets = context_tensors(random_context(np.random.default_rng(2), 3, 5)), paths(3, 4)
     whole = generator(context, targets)
     memory = generator.encode(context)
-    logits, now = generator.step(0, memory, torch.zeros(3, 1), None)
+    logits, now, _ = generator.step(0, memory, torch.zeros(3, 1), None)
     assert torch.allclose(logits.expand(3, 4, 5), whole[:, :, 0], atol=1e-5)
     past = now.expand(3, 4, 1, -1)
     for level in (1, 2):
-        logits, now = generator.step(level, memory, targets[:, :, level - 1], past)
+        logits, now, _ = generator.step(level, memory, targets[:, :, level - 1], past)
         past = torch.cat([past, now], dim=2)
         assert torch.allclose(logits, whole[:, :, level], atol=1e-5)
 

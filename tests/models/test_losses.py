@@ -9,7 +9,7 @@ import torch
 from models.beam import legal_tokens
 from models.export import beams_of
 from models.generator import context_tensors
-from models.losses import generation_loss, token_log_probs
+from models.losses import generation_loss, item_loss, token_log_probs
 from tests.models.worlds import random_context, random_trie, small_generator
 
 SIZE = 5
@@ -89,3 +89,10 @@ def test_masked_probabilities_sum_to_one_over_the_legal_tokens() -> None:
 def test_without_a_table_the_policy_is_the_whole_codebook() -> None:
     pair = token_log_probs(torch.randn(2, 2, 3, SIZE), torch.randint(0, SIZE, (2, 2, 3)))
     assert torch.equal(pair.full, pair.masked)
+
+
+def test_the_item_loss_is_that_of_the_targets_it_knows() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]])
+    expected = -torch.log_softmax(logits, dim=1)[[0, 0, 1], [2, 0, 0]].mean()
+    assert float(item_loss(logits, torch.tensor([[2, 0], [0, -1]]))) == pytest.approx(float(expected))
+    assert float(item_loss(logits, torch.tensor([[3, -1], [7, -1]]))) == 0.0

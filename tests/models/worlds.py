@@ -5,7 +5,16 @@ import numpy.typing as npt
 import torch
 
 from feature_repo.layouts import DIM
-from models.batches import AGE_BUCKETS, LEVELS, PLACE_FEATURES, TOKENS, WATCH_SHARES, ContextBatch
+from models.batches import (
+    AGE_BUCKETS,
+    EVIDENCE_SOURCES,
+    LEVELS,
+    NEAR,
+    PLACE_FEATURES,
+    TOKENS,
+    WATCH_SHARES,
+    ContextBatch,
+)
 from models.generator import Generator, GeneratorConfig
 from models.trie import Trie, build_trie
 
@@ -20,7 +29,20 @@ def random_context(rng: np.random.Generator, requests: int, codebook_size: int) 
         age=rng.integers(0, AGE_BUCKETS, mask.shape).astype(np.int32) * mask,
         interests=(rng.standard_normal((requests, 2, DIM)) * DIM**-0.5).astype(np.float32),
         place=rng.standard_normal((requests, PLACE_FEATURES)).astype(np.float32),
+        items=rng.integers(0, 60, mask.shape).astype(np.int32) * mask,
+        near=rng.permuted(np.tile(np.arange(-NEAR, NEAR, dtype=np.int32), (requests, 1)), axis=1)[:, :NEAR].clip(
+            -1, 59
+        ),
+        nearness=rng.random((requests, NEAR, EVIDENCE_SOURCES)).astype(np.float32),
     )
+
+
+def random_near(rng: np.random.Generator, requests: int) -> npt.NDArray[np.int32]:
+    near = np.full((requests, NEAR), -1, np.int32)
+    for row in near:
+        count = rng.integers(0, 20)
+        row[:count] = rng.permutation(60)[:count]
+    return near
 
 
 def random_paths(rng: np.random.Generator, items: int, codebook_size: int) -> npt.NDArray[np.int32]:

@@ -1,0 +1,147 @@
+"""Which items go together, counted rather than learned: in people's sequences, and by what is said of them.
+
+Letters used in this file
+    I items   M neighbours kept per item   S sequences
+
+Nothing here is trained. The tables are a baseline that learned models must beat, and evidence that one may use. What
+is counted is what the caller hands in: sequences that end before the time of a sample keep it honest.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from core.errors import InputError
+from protos.catalog.v1.catalog_pb2 import Item
+
+_WORD: Final = re.compile(r"\w+")
+WINDOW: Final = 6  # places of a sequence within which two items belong together
+BACKWARDS: Final = 0.8  # what the earlier item counts as a neighbour of the later one
+_ROWS: Final = 512  # of similarities that are held at once: 25 MB at 12,000 items
+
+Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+
+
+class Neighbours(NamedTuple):
+    """Per item its neighbours, the strongest first; equal ones by index. No item is its own neighbour."""
+
+    items: Ints  # (I, M) catalogue index, -1 = no more
+    weights: Floats  # (I, M) above 0; 0 where there is no more
+
+    def matrix(self) -> sparse.csr_array:
+        """(I, I) the weights: row = item, column = neighbour."""
+        rows, places = np.nonzero(self.items >= 0)
+        pairs = (rows, self.items[rows, places])
+        return sparse.csr_array((self.weights[rows, places], pairs), shape=(len(self.items),) * 2)
+
+
+def cooccurrence(
+    sequences: Sequence[npt.NDArray[np.integer]],
+    items: int,
+    *,
+    window: int = WINDOW,
+    backwards: float = BACKWARDS,
+    popularity_power: float = 0.3,
+    keep: int = 100,
+) -> Neighbours:
+    """Neighbours in people's sequences.
+
+    Each pair of places of one sequence that stand d <= window apart adds 1 / d to the later item as a neighbour of
+    the earlier, and backwards / d the other way round. A neighbour's weight is divided by how often it occurs, to the
+    power `popularity_power`.
+
+    Args:
+        sequences: (S) catalogue indices, oldest first.
+        items: I.
+
+    Raises:
+        InputError: an index that the catalogue does not have.
+    """
+    joined = np.concatenate([*sequences, np.empty(0, np.int64)]).astype(np.int64)
+    if len(joined) and not 0 <= joined.min() <= joined.max() < items:
+        raise InputError(
+            f"found catalogue indices {joined.min()} to {joined.max()}, expected 0 to {items - 1}; "
+            "leave unknown items out of the sequences"
+        )
+    owner = np.repeat(np.arange(len(sequences)), [len(sequence) for sequence in sequences])
+    counts = sparse.csr_array((items, items), dtype=np.float64)
+    for gap in range(1, min(window, len(joined) - 1) + 1):
+        together = (owner[gap:] == owner[:-gap]) & (joined[gap:] != joined[:-gap])
+        earlier, later = joined[:-gap][together], joined[gap:][together]
+        forwards = sparse.coo_array((np.full(len(earlier), 1 / gap), (earlier, later)), shape=(items, items)).tocsr()
+        counts = counts + forwards + backwards * forwards.T.tocsr()
+    occurs = np.maximum(np.bincount(joined, minlength=items), 1).astype(np.float64)
+    weighted = sparse.coo_array(counts)
+    return _strongest(
+        weighted.row, weighted.col, weighted.data * occurs[weighted.col] ** -popularity_power, items, keep
+    )
+
+
+def text_neighbours(items: Sequence[Item], keep: int = 100) -> Neighbours:
+    """Neighbours by what is said of the items: cosine of TF-IDF rows over what `item_words` yields.
+
+    An item that says nothing has no neighbours.
+    """
+    rows = text_rows(items)
+    turned = rows.T.tocsr()
+    made = Neighbours(np.full((len(items), keep), -1, np.int32), np.zeros((len(items), keep), np.float32))
+    for start in range(0, len(items), _ROWS):
+        alike = (rows[start : start + _ROWS] @ turned).toarray()
+        here = np.arange(len(alike))
+        alike[here, start + here] = 0.0
+        least = np.partition(alike, -min(keep, len(items)), axis=1)[:, -min(keep, len(items)), None]
+        row, column = np.nonzero((alike >= least) & (alike > 0))
+        block = _strongest(row, column, alike[row, column], len(alike), keep)
+        made.items[start : start + _ROWS], made.weights[start : start + _ROWS] = block
+    return made
+
+
+def text_rows(items: Sequence[Item]) -> sparse.csr_array:
+    """(I, words) TF-IDF of each item's text, rows of length 1 or, without text, 0.
+
+    1 + log of a word's count in the item, times 1 + log((1 + I) / (1 + items with the word)).
+    """
+    columns: dict[str, int] = {}
+    places = [
+        (row, columns.setdefault(word, len(columns))) for row, item in enumerate(items) for word in item_words(item)
+    ]
+    pairs = np.array(places, np.int64).reshape(-1, 2).T
+    counts = sparse.coo_array((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=(len(items), len(columns))).tocsr()
+    holders = np.bincount(counts.indices, minlength=len(columns))
+    idf = 1 + np.log((1 + len(items)) / (1 + holders))
+    counts.data = (1 + np.log(counts.data)) * idf[counts.indices]
+    lengths = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1))).ravel()
+    return (sparse.diags_array(1 / np.where(lengths > 0, lengths, 1)) @ counts).tocsr().astype(np.float32)
+
+
+def item_words(item: Item) -> Iterator[str]:
+    """The words of an item's title and tags, lower case, and as a whole each tag and the author."""
+    yield from _WORD.findall(item.title.lower())
+    for tag in item.tags:
+        yield from _WORD.findall(tag.lower())
+        yield f"tag={tag}"
+    if item.author_id:
+        yield f"author={item.author_id}"
+
+
+def _strongest(
+    rows: npt.NDArray[np.integer],
+    columns: npt.NDArray[np.integer],
+    weights: npt.NDArray[np.floating],
+    items: int,
+    keep: int,
+) -> Neighbours:
+    """Of each row the `keep` entries of greatest weight."""
+    order = np.lexsort((columns, -weights, rows))
+    rows, columns, weights = rows[order], columns[order], weights[order]
+    place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    kept = place < keep
+    made = Neighbours(np.full((items, keep), -1, np.int32), np.zeros((items, keep), np.float32))
+    made.items[rows[kept], place[kept]] = columns[kept]
+    made.weights[rows[kept], place[kept]] = weights[kept]
+    return made

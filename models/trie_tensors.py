@@ -1,0 +1,53 @@
+"""The trie as the graph sees it, and how a graph walks it.
+
+Letters used in this file
+    B requests   Q sequences per request   N nodes   E edges   V codes of a level   L levels   I items
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.trie import ROOT, Trie
+
+
+class TrieTensors(NamedTuple):
+    """`models.trie.Trie` as tensors: the same fields, shapes and meaning."""
+
+    row_start: Tensor  # (N + 1,)
+    token: Tensor  # (E,)
+    child: Tensor  # (E,)
+    live: Tensor  # (N,)
+    leaf_item: Tensor  # (N,)
+    parent: Tensor  # (N,)
+    leaf: Tensor  # (I,)
+
+
+def trie_tensors(trie: Trie) -> TrieTensors:
+    """The trie as CPU tensors that share its memory."""
+    return TrieTensors(*(torch.from_numpy(array) for array in trie))
+
+
+def read(table: Tensor, index: Tensor) -> Tensor:
+    """table[index]. Said so that it exports as a plain Gather, which takes int32 where GatherND does not."""
+    return table.index_select(0, index.flatten()).reshape(index.shape)
+
+
+def nodes_of(trie: TrieTensors, paths: Tensor, size: int) -> Tensor:
+    """(B, Q, L) where each level of a path starts from: the root, and the nodes of its first codes.
+
+    Args:
+        paths: (B, Q, L) codes of items of the trie.
+        size: V.
+    """
+    node = torch.full_like(paths[..., 0], ROOT)
+    slots = torch.arange(size, dtype=node.dtype, device=node.device)
+    nodes = [node]
+    for level in range(paths.shape[-1] - 1):
+        edge = read(trie.row_start, node)[..., None] + slots
+        there = edge < read(trie.row_start, node + 1)[..., None]
+        taken = (there & (read(trie.token, edge) == paths[..., level, None])).to(torch.uint8).argmax(-1, keepdim=True)
+        node = read(trie.child, edge.gather(-1, taken).squeeze(-1))
+        nodes.append(node)
+    return torch.stack(nodes, dim=-1)

@@ -1,0 +1,71 @@
+"""Evidence is a sum over the history, and a sample never finds itself in it."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+
+from models.batches import NEAR
+from models.evidence import DECAY, DEPTH, near_items, own_pairs
+from models.neighbours import cooccurrence
+
+ITEMS = 12
+POWER = 0.3
+walks = st.lists(st.lists(st.integers(0, ITEMS - 1), min_size=2, max_size=10, unique=True), min_size=2, max_size=8).map(
+    lambda found: [np.array(walk) for walk in found]
+)
+
+
+def counts(sequences: list[np.ndarray], occurs: np.ndarray) -> sparse.csr_array:
+    """Co-occurrence whose popularity is that of other sequences."""
+    plain = cooccurrence(sequences, ITEMS, popularity_power=0.0, keep=ITEMS).matrix()
+    return sparse.csr_array(plain @ sparse.diags_array(np.maximum(occurs, 1.0) ** -POWER))
+
+
+def told(near: np.ndarray, nearness: np.ndarray) -> dict[int, tuple[float, ...]]:
+    return {int(item): tuple(sums.round(5)) for item, sums in zip(near, nearness, strict=True) if item >= 0}
+
+
+@given(seed=st.integers(0, 1 << 30))
+def test_an_item_is_as_near_as_the_history_makes_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sources = [sparse.csr_array(rng.random((ITEMS, ITEMS)) * (rng.random((ITEMS, ITEMS)) < 0.3)) for _ in range(2)]
+    history = rng.integers(-1, ITEMS, DEPTH + 3)
+    near, nearness = near_items(history[None], sources)
+    expected = {}
+    for item in range(ITEMS):
+        sums = tuple(
+            sum(DECAY**place * source[act, item] for place, act in enumerate(history[:DEPTH]) if act >= 0)
+            for source in sources
+        )
+        if any(sums):
+            expected[item] = tuple(np.float32(sums).round(5))
+    assert told(near[0], nearness[0]).keys() == expected.keys()
+    for item, sums in told(near[0], nearness[0]).items():
+        np.testing.assert_allclose(sums, expected[item], atol=2e-5)
+
+
+@given(sequences=walks, which=st.integers(0, 7), place=st.integers(1, 9))
+def test_without_its_own_pairs_a_sample_sees_what_the_others_did(
+    sequences: list[np.ndarray], which: int, place: int
+) -> None:
+    which %= len(sequences)
+    place = 1 + place % (len(sequences[which]) - 1)
+    occurs = np.bincount(np.concatenate(sequences), minlength=ITEMS)
+    history = sequences[which][:place][::-1][None]
+    own = own_pairs(sequences, [(which, place)], occurs, POWER)
+    less_own = near_items(history, [counts(sequences, occurs)], own)
+    others = near_items(history, [counts(sequences[:which] + sequences[which + 1 :], occurs)])
+    found, expected = told(less_own[0][0], less_own[1][0]), told(others[0][0], others[1][0])
+    assert found.keys() == expected.keys()
+    for item, sums in found.items():
+        np.testing.assert_allclose(sums, expected[item], atol=1e-4)
+
+
+def test_the_nearest_come_first_and_the_rest_is_empty() -> None:
+    source = sparse.csr_array(np.triu(np.arange(1.0, 17.0).reshape(4, 4), 1))
+    near, nearness = near_items(np.array([[0, 1], [-1, -1]]), [source, source])
+    assert near[0, :4].tolist() == [3, 2, 1, -1]
+    assert near.shape == (2, NEAR)
+    assert (near[1] == -1).all()
+    assert not nearness[1].any()

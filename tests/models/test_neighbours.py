@@ -1,0 +1,102 @@
+"""What goes together is counted as said, once, and no item goes with itself."""
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import InputError
+from models.neighbours import Neighbours, cooccurrence, text_neighbours
+from protos.catalog.v1.catalog_pb2 import Item
+
+ITEMS = 7
+SEQUENCES = st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=9), max_size=6)
+
+
+def arrays(sequences: list[list[int]]) -> list[np.ndarray]:
+    return [np.array(sequence, np.int64) for sequence in sequences]
+
+
+def plain_counts(
+    sequences: list[list[int]], window: int, backwards: float, power: float
+) -> dict[int, dict[int, float]]:
+    """The slow twin."""
+    counts: dict[int, dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    occurs: dict[int, int] = defaultdict(int)
+    for sequence in sequences:
+        for place, earlier in enumerate(sequence):
+            occurs[earlier] += 1
+            for gap, later in enumerate(sequence[place + 1 : place + 1 + window], start=1):
+                if earlier != later:
+                    counts[earlier][later] += 1 / gap
+                    counts[later][earlier] += backwards / gap
+    return {one: {other: c * occurs[other] ** -power for other, c in row.items()} for one, row in counts.items()}
+
+
+def as_dicts(neighbours: Neighbours) -> dict[int, dict[int, float]]:
+    made = {}
+    for one, (items, weights) in enumerate(zip(neighbours.items.tolist(), neighbours.weights.tolist(), strict=True)):
+        row = {item: weight for item, weight in zip(items, weights, strict=True) if item >= 0}
+        if row:
+            made[one] = row
+    return made
+
+
+@given(SEQUENCES, st.integers(1, 5))
+def test_counts_are_those_of_a_plain_loop(sequences: list[list[int]], window: int) -> None:
+    found = as_dicts(cooccurrence(arrays(sequences), ITEMS, window=window, backwards=0.5, popularity_power=0.4))
+    expected = plain_counts(sequences, window, 0.5, 0.4)
+    assert found.keys() == expected.keys()
+    for one, row in expected.items():
+        assert found[one] == pytest.approx(row, rel=1e-5)
+
+
+@given(SEQUENCES, st.integers(1, 4))
+def test_the_strongest_are_kept_and_stand_first(sequences: list[list[int]], keep: int) -> None:
+    every, kept = (cooccurrence(arrays(sequences), ITEMS, keep=k) for k in (ITEMS, keep))
+    assert kept.items.shape == kept.weights.shape == (ITEMS, keep)
+    np.testing.assert_array_equal(kept.items, every.items[:, :keep])
+    np.testing.assert_array_equal(kept.weights, every.weights[:, :keep])
+    assert (np.diff(every.weights, axis=1) <= 0).all()
+    assert ((every.items >= 0) == (every.weights > 0)).all()
+    assert (every.items != np.arange(ITEMS)[:, None]).all()
+
+
+@given(SEQUENCES)
+def test_the_matrix_holds_the_table(sequences: list[list[int]]) -> None:
+    neighbours = cooccurrence(arrays(sequences), ITEMS)
+    matrix = neighbours.matrix().toarray()
+    for one, row in as_dicts(neighbours).items():
+        assert {other: matrix[one, other] for other in row} == pytest.approx(row)
+    assert np.count_nonzero(matrix) == (neighbours.items >= 0).sum()
+
+
+def test_an_unknown_item_is_refused() -> None:
+    with pytest.raises(InputError, match="expected 0 to 2"):
+        cooccurrence([np.array([0, 3])], 3)
+
+
+def test_items_that_share_rare_words_are_nearer_than_those_that_share_common_ones() -> None:
+    items = [
+        Item(item_id="a", title="Rose hand cream", tags=["Beauty", "Hands"]),
+        Item(item_id="b", title="Nail file", tags=["Beauty", "Nails"]),
+        Item(item_id="c", title="Rose hand lotion", tags=["Beauty", "Hands"]),
+    ]
+    found = text_neighbours(items, keep=2)
+    assert found.items[0].tolist() == [2, 1]
+    assert 0 < found.weights[0, 1] < found.weights[0, 0] < 1
+
+
+def test_equal_text_is_as_near_as_can_be_and_stands_in_order() -> None:
+    found = text_neighbours([Item(item_id=str(n), title="same words") for n in range(4)], keep=10)
+    assert found.items[2, :4].tolist() == [0, 1, 3, -1]
+    np.testing.assert_allclose(found.weights[2, :3], 1.0, rtol=1e-6)
+
+
+def test_items_without_text_have_no_neighbours() -> None:
+    found = text_neighbours([Item(item_id="a"), Item(item_id="b"), Item(item_id="c", title="words")], keep=3)
+    assert (found.items == -1).all()
+    assert (found.weights == 0).all()
+    assert text_neighbours([], keep=3).items.shape == (0, 3)

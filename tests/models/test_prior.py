@@ -1,0 +1,141 @@
+"""Evidence as a prior: nothing is lost on the way up the trie, and an untrained generator is the neighbour model."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.errors import ContractError
+from models.batches import LEVELS
+from models.beam import legal_tokens
+from models.export import beams_of
+from models.generator import Generator, GeneratorConfig, context_tensors
+from models.losses import token_log_probs
+from models.prior import NeighbourPrior
+from models.trie import ROOT, Trie
+from models.trie_tensors import nodes_of, trie_tensors
+from tests.models.worlds import random_context, random_trie
+
+SIZE, ITEMS = 6, 60
+seeds = st.integers(0, 1 << 30)
+
+
+def generator_with(**changes: object) -> Generator:
+    torch.manual_seed(0)
+    shape: dict[str, object] = {
+        "codebook_size": SIZE,
+        "d_model": 16,
+        "layers": 2,
+        "heads": 4,
+        "kv_groups": 4,
+        "d_feature": 4,
+        "prior": True,
+    }
+    return Generator(GeneratorConfig(**(shape | changes))).eval()  # type: ignore[arg-type]
+
+
+def world(seed: int, live_share: float = 0.7) -> tuple[Trie, np.ndarray, np.ndarray]:
+    return random_trie(np.random.default_rng(seed), ITEMS, SIZE, live_share)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds)
+def test_a_node_has_the_mass_of_its_children_and_the_dead_have_none(seed: int) -> None:
+    trie, _, live = world(seed)
+    context = context_tensors(random_context(np.random.default_rng(seed), 3, SIZE))
+    prior = NeighbourPrior()
+    with torch.no_grad():
+        masses = prior.masses(context.near, context.nearness, trie_tensors(trie)).numpy()
+    near_live = [any(live[item] for item in row if item >= 0) for row in context.near.numpy()]
+    whole = np.array(near_live, float) + (1.0 if live.any() else 0.0)
+    np.testing.assert_allclose(masses[:, ROOT], whole, atol=1e-4)
+    for node in range(len(trie.row_start) - 1):
+        children = trie.child[trie.row_start[node] : trie.row_start[node + 1]]
+        if len(children):
+            np.testing.assert_allclose(masses[:, children].sum(1), masses[:, node], atol=1e-5)
+    assert not masses[:, trie.leaf[: len(live)][~live]].any()
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds)
+def test_with_heads_of_zero_the_beams_are_the_evidence(seed: int) -> None:
+    trie, codes, live = world(seed)
+    generator = generator_with()
+    with torch.no_grad():
+        for head in generator.heads:
+            head.zero_()
+    batch = random_context(np.random.default_rng(seed), 2, SIZE)
+    beams = beams_of(generator, batch, trie, ITEMS)
+    masses = generator.prior.masses(
+        *(torch.from_numpy(field) for field in (batch.near, batch.nearness)), trie_tensors(trie)
+    )
+    shares = (masses / masses[:, :1]).detach().numpy()[:, trie.leaf[: len(codes)]]
+    for row in range(2):
+        found = {
+            int(item): float(sums)
+            for item, sums in zip(beams.items[row], beams.masked_log_probs[row].sum(-1), strict=True)
+        }
+        for item in np.flatnonzero(live):
+            assert found[int(item)] == pytest.approx(float(np.log(shares[row, item])), abs=1e-3)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds)
+def test_search_and_teacher_forcing_agree(seed: int) -> None:
+    trie, codes, _ = world(seed)
+    generator = generator_with(items=ITEMS, item_head=True, context_blocks=1)
+    batch = random_context(np.random.default_rng(seed), 3, SIZE)
+    beams = beams_of(generator, batch, trie, 8)
+    paths = torch.from_numpy(np.where(beams.codes < 0, 0, beams.codes))
+    with torch.no_grad():
+        found = generator.decode(context_tensors(batch), paths, trie_tensors(trie), torch.from_numpy(codes))
+    legal = torch.from_numpy(legal_tokens(trie, paths.numpy(), SIZE))
+    again = token_log_probs(found.logits, paths, legal)
+    alive = beams.items >= 0
+    np.testing.assert_allclose(again.masked.numpy()[alive], beams.masked_log_probs[alive], atol=1e-3)
+    np.testing.assert_allclose(again.full.numpy()[alive], beams.log_probs[alive], atol=1e-3)
+    assert found.item_logits is not None
+    picked = np.take_along_axis(found.item_logits.numpy(), np.maximum(beams.items, 0), 1)
+    np.testing.assert_allclose(picked[alive], beams.item_logits[alive], atol=1e-3)
+
+
+@given(seed=seeds)
+def test_a_path_is_walked_node_by_node(seed: int) -> None:
+    trie, codes, _ = world(seed)
+    nodes = nodes_of(trie_tensors(trie), torch.from_numpy(codes)[None], SIZE)[0].numpy()
+    for path, walked, leaf in zip(codes, nodes, trie.leaf, strict=False):
+        assert walked[0] == ROOT
+        above = [int(trie.parent[leaf])]
+        for _ in range(LEVELS - 1):
+            above.append(int(trie.parent[above[-1]]))
+        assert walked.tolist() == above[::-1], path
+
+
+def test_a_prior_without_a_trie_is_refused() -> None:
+    batch = context_tensors(random_context(np.random.default_rng(0), 1, SIZE))
+    with pytest.raises(ContractError, match="hand in the trie"):
+        generator_with()(batch, torch.zeros(1, 1, LEVELS, dtype=torch.int32))
+
+
+def test_an_item_that_came_later_is_scored_by_its_codes() -> None:
+    trie, _, _ = world(0, live_share=1.0)
+    known = generator_with(items=ITEMS, item_head=True)
+    fewer = generator_with(items=ITEMS - 20, item_head=True)
+    weights = known.state_dict()
+    weights["item_table"], weights["item_head.bias"] = weights["item_table"][: ITEMS - 20], torch.zeros(ITEMS - 19)
+    fewer.load_state_dict(weights)
+    with torch.no_grad():
+        known.item_table[ITEMS - 20 :] = 0
+    batch = random_context(np.random.default_rng(0), 2, SIZE)
+    batch = batch._replace(items=batch.items % (ITEMS - 20))
+    expected, found = (beams_of(each, batch, trie, ITEMS) for each in (known, fewer))
+    np.testing.assert_allclose(found.item_logits, expected.item_logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"), [({"item_head": True}, "table of items"), ({"context_blocks": 1, "kv_groups": 2}, "d_context")]
+)
+def test_parts_that_need_another_say_so(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        generator_with(**changes)
