@@ -1,0 +1,42 @@
+"""Items that nobody has seen: a tenth of the catalogue is held out of all training, and then asked for.
+
+Which items is a property of their ids, so that they are the same for every model, stage and seed. An item may stand in
+the history of somebody who took it before; who took the very item that is asked for is not asked.
+"""
+
+import hashlib
+from typing import Final
+
+import numpy as np
+
+from benchmarks.quality.split import Flags, Split, seen_pairs
+
+SHARE: Final = 0.1
+
+
+def hold_out_items(split: Split, *, among_all: bool) -> Split:
+    """The question for held-out items only; learned from acts on the others.
+
+    Args:
+        among_all: whether all items are candidates, rather than the held-out ones.
+    """
+    held = held_out(split)
+    targets = split.events.items[split.asked]
+    rows, seen = seen_pairs(split.events, split.asked)
+    again = np.bincount(rows[seen == targets[rows]], minlength=len(targets)) > 0
+    return split._replace(
+        protocol=f"{split.protocol}, cold items among {'all' if among_all else 'cold items'}",
+        learn=split.learn & ~held[split.events.items],
+        asked=split.asked[held[targets] & ~again],
+        groups={},
+        ranked=None if among_all else held,
+    )
+
+
+def held_out(split: Split) -> Flags:
+    """(I,) which items nobody may learn from."""
+    return np.array([_draw(item.item_id) < SHARE for item in split.items], np.bool_)
+
+
+def _draw(item_id: str) -> float:
+    return int.from_bytes(hashlib.blake2b(item_id.encode(), digest_size=4).digest(), "little") / 2**32

@@ -1,0 +1,94 @@
+"""Asked acts as the generator's model input: the acts before each, and the evidence of their neighbours.
+
+Letters used in this file
+    q asked acts   T tokens   I items
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import sparse
+
+from benchmarks.quality.split import Floats, Ints, Longs, Split, first_of_user, histories
+from feature_repo.layouts import DIM
+from models.batches import (
+    AGE_BUCKETS,
+    EVIDENCE_SOURCES,
+    NEAR,
+    PLACE_FEATURES,
+    WATCH_EDGES,
+    WATCH_SHARES,
+    ContextBatch,
+)
+from models.evidence import DEPTH, near_items, own_pairs
+
+_GOOD = 1  # the first bit of `actions`
+
+
+def contexts(
+    split: Split,
+    acts: Longs,
+    codes: Ints,
+    tokens: int,
+    sources: Sequence[sparse.csr_array],
+    own: sparse.csr_array | None = None,
+) -> ContextBatch:
+    """What is known just before each act, and of the act its time where the protocol tells it.
+
+    Args:
+        acts: (q,) event indices, each with at least one act of its user before it.
+        codes: (I, L).
+        sources: neighbour weights that were counted from what may be learned; none = no evidence.
+        own: (q, I), see models.evidence.own_pairs.
+    """
+    events = split.events
+    before = histories(events, acts, tokens)
+    mask = before >= 0
+    items = np.where(mask, events.items[before], 0).astype(np.int32)
+    now_s = events.at_s[acts] if split.time_known else events.at_s[before[:, 0]]
+    age_s = np.maximum(now_s[:, None] - events.at_s[before], 0)
+    shares = events.shares[before]
+    percent = np.where(np.isnan(shares), 0.0, shares) * 100
+    watch = np.where(np.isnan(shares), WATCH_SHARES - 1, np.searchsorted(WATCH_EDGES, percent, side="right"))
+    near, nearness = _evidence(split, acts, sources, own)
+    return ContextBatch(
+        codes=codes[items] * mask[..., None],
+        mask=mask,
+        actions=(events.good[before] * mask * _GOOD).astype(np.int32),
+        watch=(watch * mask).astype(np.int32),
+        age=(np.minimum(2.0 * np.log2(1.0 + age_s), AGE_BUCKETS - 1) * mask).astype(np.int32),
+        interests=np.zeros((len(acts), 2, DIM), np.float32),
+        place=np.zeros((len(acts), PLACE_FEATURES), np.float32),
+        items=items,
+        near=near,
+        nearness=nearness,
+    )
+
+
+def own_evidence(split: Split, acts: Longs, popularity_power: float) -> sparse.csr_array:
+    """(q, I) what acts that may be learned from have themselves added to the counts of co-occurrence."""
+    events = split.events
+    counted = np.flatnonzero(split.learn & events.good)
+    ends = np.flatnonzero(np.diff(events.users[counted])) + 1
+    sequences = np.split(events.items[counted], ends)
+    starts = np.concatenate([[0], ends])
+    places = np.searchsorted(counted, acts)
+    which = np.searchsorted(starts, places, side="right") - 1
+    occurs = np.bincount(events.items[counted], minlength=len(split.items))
+    return own_pairs(sequences, list(zip(which, places - starts[which], strict=True)), occurs, popularity_power)
+
+
+def learnable(split: Split) -> Longs:
+    """The acts that a generator is trained to name: good ones to learn from, with an act before them."""
+    first = first_of_user(split.events.users)
+    return np.flatnonzero(split.learn & split.events.good & (np.arange(len(first)) > first))
+
+
+def _evidence(
+    split: Split, acts: Longs, sources: Sequence[sparse.csr_array], own: sparse.csr_array | None
+) -> tuple[Ints, Floats]:
+    if not sources:
+        shape = (len(acts), NEAR)
+        return np.full(shape, -1, np.int32), np.zeros((*shape, EVIDENCE_SOURCES), np.float32)
+    before = histories(split.events, acts, DEPTH, split.events.good)
+    return near_items(np.where(before >= 0, split.events.items[before], -1), sources, own)

@@ -1,0 +1,136 @@
+"""The models by name, each with the settings that are tried for it at the valid stage.
+
+What is counted has six settings. What is trained has one, the usual one of its field, since a trial is a training:
+rows tell the number, and a gain of what had more trials is to be read so.
+"""
+
+from collections.abc import Callable, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from benchmarks.quality.models import Model
+from benchmarks.quality.neighbours import Mixture, NeighbourScores
+from benchmarks.quality.places import Near, Visits, VisitWeights
+from benchmarks.quality.popularity import PersonalPopularity, Popularity, Rate
+
+Setting = Mapping[str, float]
+
+
+class Ground(Protocol):
+    """What a model is built on."""
+
+    weights: Path  # folder of trained weights
+
+    def chosen(self, name: str) -> Model:
+        """The model of that name with the setting that the valid stage chose for it."""
+
+    def cooccurrence(self, recency: float) -> NeighbourScores:
+        """Over a table that is counted once for each split."""
+
+    def text(self, recency: float) -> NeighbourScores:
+        """Over a table that is counted once for each split."""
+
+    def say(self, line: str) -> None:
+        """Tells a person how far it is."""
+
+
+class Entry(NamedTuple):
+    """A model by name."""
+
+    build: Callable[[Ground, Setting], Model]
+    settings: tuple[Setting, ...] = ({},)  # what is tried; one = nothing to choose
+    tried: Callable[[Ground, Setting], Model] | None = (
+        None  # a shorter run that settings are tried with; None = `build`
+    )
+    seeded: bool = False  # whether seeds make a difference
+
+
+def _each(name: str, *values: float) -> tuple[Setting, ...]:
+    return tuple({name: value} for value in values)
+
+
+def _visits(ground: Ground, setting: Setting) -> Model:
+    return Visits("visits", VisitWeights(popular=setting["popular"]))
+
+
+def _visits_mixture(ground: Ground, setting: Setting) -> Model:
+    weights = VisitWeights(
+        visit=1.0, recent=setting["recent"], hour=setting["hour"], again=setting["again"], others=0.5
+    )
+    return Visits("visits-mixture", weights)
+
+
+def _mixture(ground: Ground, setting: Setting) -> Model:
+    parts = [ground.cooccurrence(setting["recency"]), ground.text(setting["recency"])]
+    return Mixture("mixture", parts, [1.0, setting["text"]])
+
+
+def _reader(name: str) -> Callable[[Ground, Setting], Model]:
+    def build(ground: Ground, setting: Setting) -> Model:
+        from benchmarks.quality.hstu import Hstu
+        from benchmarks.quality.next_item import NextItem, NextItemArgs
+        from benchmarks.quality.sasrec import Sasrec
+
+        args = NextItemArgs(dropout=setting["dropout"], width=int(setting["width"]))
+        return NextItem(name, {"sasrec": Sasrec, "hstu": Hstu}[name], args, ground.weights, ground.say)
+
+    return build
+
+
+def _generator(name: str, item_weight: float) -> Callable[[Ground, Setting], Model]:
+    def build(ground: Ground, setting: Setting) -> Model:
+        from benchmarks.quality.generative import Generative, GenerativeArgs
+
+        weight = setting.get("item_weight", item_weight)
+        return Generative(name, GenerativeArgs(), ground.weights, weight, ground.say)
+
+    return build
+
+
+def _fused(name: str, one: str, other: str) -> Entry:
+    def build(ground: Ground, setting: Setting) -> Model:
+        return Mixture(name, [ground.chosen(one), ground.chosen(other)], [1.0, setting["weight"]], shares=True)
+
+    return Entry(build, _each("weight", 0.5, 1.0, 1.5, 2.0, 3.0, 5.0), seeded=True)
+
+
+_TRAINED: Final[tuple[Setting, ...]] = ({"dropout": 0.5, "width": 64},)  # a training is 20 minutes of one core
+
+ENTRIES: Final[dict[str, Entry]] = {
+    "popularity": Entry(lambda ground, setting: Popularity()),
+    "popularity-recent": Entry(
+        lambda ground, setting: Popularity(setting["half_life_days"]), _each("half_life_days", 0.25, 1, 4, 20, 100, 500)
+    ),
+    "popularity-personal": Entry(
+        lambda ground, setting: PersonalPopularity(setting["recency"]), _each("recency", 0.8, 0.9, 0.95, 0.98, 0.99, 1)
+    ),
+    "cooccurrence": Entry(
+        lambda ground, setting: ground.cooccurrence(setting["recency"]),
+        _each("recency", 0.3, 0.45, 0.6, 0.7, 0.8, 0.9),
+    ),
+    "text": Entry(
+        lambda ground, setting: ground.text(setting["recency"]), _each("recency", 0.3, 0.45, 0.6, 0.7, 0.8, 0.9)
+    ),
+    "mixture": Entry(
+        _mixture,
+        tuple({"recency": recency, "text": text} for recency, text in product((0.6, 0.75), (0.2, 0.5, 1.0))),
+    ),
+    "rate": Entry(lambda ground, setting: Rate(setting["prior"]), _each("prior", 1, 3, 10, 30, 100, 300)),
+    "near": Entry(lambda ground, setting: Near()),
+    "visits": Entry(_visits, _each("popular", 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)),
+    "visits-mixture": Entry(
+        _visits_mixture,
+        tuple(
+            {"recent": recent, "hour": hour, "again": again}
+            for recent, (hour, again) in product((0.3, 0.7), ((0.5, 0.2), (1.0, 0.2), (1.0, 0.5)))
+        ),
+    ),
+    "sasrec": Entry(_reader("sasrec"), _TRAINED, seeded=True),
+    "hstu": Entry(_reader("hstu"), _TRAINED, seeded=True),
+    "sasrec+mixture": _fused("sasrec+mixture", "sasrec", "mixture"),
+    "generator": Entry(_generator("generator", 0.0), seeded=True),
+    "generator+items": Entry(
+        _generator("generator+items", 1.0), _each("item_weight", 0.25, 0.5, 0.75, 1.0, 1.5, 2.0), seeded=True
+    ),
+}

@@ -1,0 +1,156 @@
+"""This project's generator as a model of the harness: tokenizer, training, export, and the exported graph's answers.
+
+What is scored is what serves: the graph in ONNX Runtime, with its beams and its trie. Items that no beam found are
+not ranked.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from benchmarks.quality.contexts import contexts, learnable, own_evidence
+from benchmarks.quality.split import Floats, Longs, Split, good_sequences
+from core.ids import item_key
+from models.catalog import Catalog
+from models.checkpoints import Checkpoints
+from models.examples import Examples
+from models.export import export_generator
+from models.generator import Generator, GeneratorConfig
+from models.neighbours import cooccurrence, text_neighbours
+from models.runtime import OnnxGenerator
+from models.train_generator import Progress, TrainArguments, train_generator
+from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids
+
+_GOLDEN: Final = 64  # requests that the export is checked with
+_POPULARITY_POWER: Final = 0.3
+_NEIGHBOURS: Final = 200  # kept per item
+
+
+@dataclass(frozen=True)
+class GenerativeArgs:
+    """Everything that decides what a run gives, besides data and seed."""
+
+    codebook_size: int = 256
+    beam_width: int = 64
+    train: TrainArguments = field(
+        default_factory=lambda: TrainArguments(
+            config=GeneratorConfig(
+                codebook_size=256,
+                d_model=96,
+                layers=2,
+                heads=4,
+                kv_groups=4,
+                tokens=20,
+                context_blocks=1,
+                item_head=True,
+                prior=True,
+                items=1,
+                dropout=0.3,
+            ),
+            epochs=8.0,
+            train_s=2400.0,
+            batch_size=256,
+            learning_rate=2e-3,
+            weight_decay=0.05,
+            token_dropout=0.1,
+        )
+    )
+
+
+class Generative:
+    """The exported graph.
+
+    Args:
+        kept: folder where graphs are kept, by what made them.
+        item_weight: of the item head's logits, added to the log-probability of the beam; 0 = the generator alone.
+        say: receives a line per step.
+    """
+
+    def __init__(
+        self, name: str, args: GenerativeArgs, kept: Path, item_weight: float, say: Callable[[str], None]
+    ) -> None:
+        self.name = name
+        self._args, self._kept, self._item_weight, self._say = args, kept, item_weight, say
+        self._catalog: Catalog | None = None
+        self._graph: OnnxGenerator | None = None
+        self._sources: list[sparse.csr_array] = []
+
+    def fit(self, split: Split, seed: int) -> None:
+        """Trains tokenizer and generator and exports them, or reads what an equal run has left."""
+        sequences = good_sequences(split)
+        keys = np.array([item_key(item.item_id) for item in split.items], np.int64)
+        ids = SemanticIdArgs(codebook_size=self._args.codebook_size, capacity=len(split.items), seed=seed)
+        self._catalog = train_semantic_ids(split.items, [keys[sequence] for sequence in sequences], ids).catalog
+        together = cooccurrence(sequences, len(split.items), popularity_power=_POPULARITY_POWER, keep=_NEIGHBOURS)
+        self._sources = [together.matrix(), text_neighbours(split.items).matrix()]
+        train = self._args.train
+        train = replace(train, seed=seed, config=replace(train.config, items=len(split.items)))
+        folder = self._kept / _digest(split, self._catalog, train, self._args)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "model.onnx").exists():
+            self._train(split, train, folder)
+        self._graph = OnnxGenerator.load(folder / "model.onnx", threads=1)
+
+    def scores(self, split: Split, asked: Longs) -> Floats:
+        """Log-probability of the beam, with the item head's opinion by its weight; -inf without a beam."""
+        assert self._graph is not None and self._catalog is not None, "fit comes first"
+        context = contexts(
+            split, split.asked[asked], self._catalog.codes, self._args.train.config.tokens, self._sources
+        )
+        beams = self._graph.generate(context, self._catalog.trie)
+        scores = np.full((len(asked), len(split.items)), -np.inf, np.float32)
+        rows, ranks = np.nonzero(beams.items >= 0)
+        found = beams.masked_log_probs.sum(-1) + self._item_weight * beams.item_logits
+        scores[rows, beams.items[rows, ranks]] = found[rows, ranks]
+        return scores
+
+    def _train(self, split: Split, train: TrainArguments, folder: Path) -> None:
+        assert self._catalog is not None, "the tokenizer comes first"
+        catalog = self._catalog
+        acts = learnable(split)
+        own = own_evidence(split, acts, _POPULARITY_POWER)
+        context = contexts(split, acts, catalog.codes, train.config.tokens, self._sources, own)
+        examples = Examples(context, split.events.items[acts][:, None])
+        self._say(f"{self.name}: {len(acts):,} examples")
+
+        def progress(at: Progress) -> None:
+            self._say(f"{self.name}: {at.done:.0%}, step {at.step}, loss {at.loss:.3f}, {at.elapsed_s:.0f} s")
+
+        trained = train_generator(
+            examples,
+            catalog.codes,
+            train,
+            trie=catalog.trie,
+            generator=begun(train, catalog.vectors),
+            checkpoints=Checkpoints(folder / "checkpoint.pt", every_s=120.0),
+            progress=progress,
+        )
+        torch.save(trained.generator.state_dict(), folder / "weights.pt")
+        golden = contexts(split, split.asked[:_GOLDEN], catalog.codes, train.config.tokens, self._sources)
+        partial = folder / "partial.onnx"
+        export_generator(trained.generator, partial, golden, catalog.trie, beam_width=self._args.beam_width)
+        partial.replace(folder / "model.onnx")
+
+
+def begun(train: TrainArguments, vectors: Floats) -> Generator:
+    """A new generator whose table of items begins as the items' vectors, turned at random into its width."""
+    torch.manual_seed(train.seed)
+    generator = Generator(train.config)
+    turn = torch.randn(vectors.shape[1], train.config.d_model) * train.config.d_model**-0.5
+    with torch.no_grad():
+        generator.item_table.copy_(torch.from_numpy(vectors) @ turn)
+    return generator
+
+
+def _digest(split: Split, catalog: Catalog, train: TrainArguments, args: GenerativeArgs) -> str:
+    made = hashlib.blake2b(json.dumps([asdict(train), args.beam_width, args.codebook_size]).encode(), digest_size=8)
+    for column in (*split.events, split.learn, catalog.codes):
+        made.update(np.ascontiguousarray(column).tobytes())
+    return made.hexdigest()

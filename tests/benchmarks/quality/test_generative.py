@@ -1,0 +1,58 @@
+"""The generator in the harness: it knows nothing newer than its sample, learns an obvious world, and is kept."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.quality.contexts import contexts, learnable, own_evidence
+from benchmarks.quality.evaluation import evaluate
+from benchmarks.quality.generative import Generative, GenerativeArgs
+from benchmarks.quality.split import good_sequences
+from models.evidence import near_items
+from models.neighbours import cooccurrence, text_neighbours
+from tests.benchmarks.quality.worlds import ITEMS, changed_from, walks
+
+CODES = np.arange(ITEMS * 3, dtype=np.int32).reshape(ITEMS, 3) % 7
+
+
+def small() -> GenerativeArgs:
+    args = GenerativeArgs(codebook_size=4, beam_width=ITEMS)
+    config = replace(args.train.config, codebook_size=4, d_model=16, layers=1, heads=2, kv_groups=2, tokens=6)
+    return replace(args, train=replace(args.train, config=config, epochs=40.0, batch_size=32, learning_rate=1e-2))
+
+
+def test_a_context_holds_nothing_of_its_sample_or_later() -> None:
+    split = walks()
+    sources = [cooccurrence(good_sequences(split), ITEMS).matrix(), text_neighbours(split.items).matrix()]
+    for act in split.asked[:5]:
+        asked = np.array([act])
+        before, after = (contexts(each, asked, CODES, 6, sources) for each in (split, changed_from(split, int(act))))
+        for name, one, other in zip(before._fields, before, after, strict=True):
+            np.testing.assert_array_equal(one, other, name)
+
+
+def test_a_training_sample_does_not_find_itself_in_its_evidence() -> None:
+    """One user alone: all that was counted is the sample's own, and nothing is left of it."""
+    split = walks()
+    alone = split._replace(learn=split.learn & (split.events.users == 0))
+    acts = learnable(alone)
+    counted = [cooccurrence(good_sequences(alone), ITEMS, popularity_power=0.3).matrix()]
+    seen = contexts(alone, acts, CODES, 6, counted * 2)
+    assert (seen.near >= 0).any()
+    before = contexts(alone, acts, CODES, 6, [*counted], own_evidence(alone, acts, 0.3))
+    assert (before.near < 0).all()
+    assert near_items(np.full((1, 3), -1), counted)[0].max() == -1
+
+
+def test_it_learns_the_walk_and_is_read_again(tmp_path: Path) -> None:
+    split, said = walks(), list[str]()
+    model = Generative("generator", small(), tmp_path, 0.0, said.append)
+    model.fit(split, seed=0)
+    ranks = evaluate(model, split).ranks
+    assert np.mean(ranks == 1) > 0.8
+    trained = len(said)
+    again = Generative("generator+items", small(), tmp_path, 1.0, said.append)
+    again.fit(split, seed=0)
+    assert len(said) == trained, "trained again"
+    assert np.mean(evaluate(again, split).ranks == 1) > 0.8
