@@ -22,7 +22,7 @@ from rl.log import Span
 from rl.update import UpdateArguments, Updated, load_weights, update
 from tests.rl.loop import PARTITIONS, World
 
-ARGS = UpdateArguments(steps=15, requests=32, examples=64, max_positives=400, learning_rate=1e-4)
+ARGS = UpdateArguments(steps=15, requests=32, examples=64, max_positives=400, learning_rate=3e-5)
 SPANS = [Span("outcomes.v1", 0, 3, 90)]
 CLOCK = FixedClock(1_748_990_000_000)
 
