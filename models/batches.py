@@ -75,7 +75,7 @@ class Beams(NamedTuple):
 
 
 def beam_difference(expected: Beams, found: Beams) -> float:
-    """The largest difference of a log-probability between two answers to the same requests.
+    """The largest difference of a log-probability or an item logit between two answers to the same requests.
 
     Beams are compared by item, not by rank, since two of nearly equal score may swap. An item that only
     one answer has counts by how far it stands above the last beam of the other, infinitely if the other

@@ -44,10 +44,9 @@ def recall_at(ranks: Ranks, k: int) -> float:
     return float((ranks <= k).mean()) if len(ranks) else 0.0
 
 
-def ndcg_at(ranks: Ranks, k: int) -> float:
-    """Mean of 1 / log2(rank + 1) within the first k, 0 beyond."""
-    gains = np.where(ranks <= k, 1.0 / np.log2(np.minimum(ranks, k) + 1.0), 0.0)
-    return float(gains.mean()) if len(ranks) else 0.0
+def ndcg_gains(ranks: Ranks, k: int) -> npt.NDArray[np.float64]:
+    """(B,) 1 / log2(rank + 1) within the first k, 0 beyond; their mean is NDCG@k."""
+    return np.where(ranks <= k, 1.0 / np.log2(np.minimum(ranks, k) + 1.0), 0.0)
 
 
 def popularity(

@@ -9,6 +9,7 @@ from benchmarks.quality.evaluation import Answers
 from benchmarks.quality.exposures import exposure_measures
 from benchmarks.quality.split import Flags, Longs, Split
 from benchmarks.quality.statistics import Doubles, UserSums, by_user
+from models.metrics import ndcg_gains
 
 CHOSEN_BY: Final = "ndcg@10"  # of the protocol's own figures; settings are chosen by it at the valid stage
 
@@ -45,7 +46,7 @@ def rank_values(ranks: Longs) -> dict[str, Doubles]:
     for k in (1, 5, 10):
         values[f"recall@{k}"] = (ranks <= k).astype(np.float64)
     for k in (5, 10):
-        values[f"ndcg@{k}"] = np.where(ranks <= k, 1 / np.log2(np.minimum(ranks, k) + 1.0), 0.0)
+        values[f"ndcg@{k}"] = ndcg_gains(ranks, k)
     values["mrr@10"] = np.where(ranks <= 10, 1.0 / ranks, 0.0)
     return values
 

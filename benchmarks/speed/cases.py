@@ -38,7 +38,8 @@ class Plan(NamedTuple):
     events: int  # of a run with full frames and one worker
     users: int
     repeats: int
-    steady_s: float  # how long the half load runs
+    steady_s: float  # how long the steady load runs
+    rate: float | None  # events/s of the steady load; None = half of what this project's worker carries
     now_ms: int  # every log ends here
     logs: Path
     say: Callable[[str], None]
@@ -100,11 +101,12 @@ def memory(plan: Plan) -> list[Row]:
 
 
 def fresh(plan: Plan) -> list[Row]:
-    """Freshness at half of what this project's worker carries, for every system at the same rate."""
+    """Freshness under a steady load, for every system at the same rate: half of what this project's worker carries,
+    unless the plan names one."""
     backlog = _backlog(plan)
     seen: dict[str, list[Freshness]] = {system.name: [] for system in plan.systems}
     notes = {system.name: system.absent() for system in plan.systems}
-    rate = 0.0
+    rate = plan.rate or 0.0
     for turn in range(plan.repeats):
         for system in plan.systems:
             if notes[system.name]:

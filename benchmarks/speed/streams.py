@@ -39,6 +39,9 @@ def main(
     events: Annotated[int, typer.Option(min=10_000, help="Events of a run with full frames and one worker.")] = 400_000,
     users: Annotated[int, typer.Option(min=1_000, help="Users, drawn by Zipf 1.0.")] = 100_000,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of every system in the compared cases.")] = 3,
+    rate: Annotated[
+        float | None, typer.Option(min=1.0, help="Events a second of the case `fresh`; half of the capacity if absent.")
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A small run of three cases, to see that all is in order.")
     ] = False,
@@ -57,10 +60,12 @@ def main(
         make bench BENCH='--quick'
 
         make bench BENCH='--case frames --case single --system nearfeed --system plain'
+
+        make bench BENCH='--case fresh --system nearfeed --rate 15000'
     """
     if quick:
         case, events, users, repeats = case or [Case(name) for name in _QUICK], 40_000, 10_000, 1
-    whole = not (case or system or quick)
+    whole = not (case or system or quick or rate)
     written = output or (_RESULTS if whole else _PARTIAL)
     console = Console()
     rows: list[Row] = []
@@ -75,6 +80,7 @@ def main(
                     users,
                     repeats,
                     5.0 if quick else 20.0,
+                    rate,
                     PlatformClock().now_ms(),
                     folder,
                     lambda text: console.print(text, style="dim"),

@@ -1,11 +1,15 @@
 """Servers, topics and tables for workers that close answers within seconds."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import psycopg
 import pytest
 
 from core.settings import Settings
 from core.topics_admin import apply_topics
 from feature_repo import schema
+from tests.faults.crew import Crew
 from tests.live.conftest import platform_settings as platform_settings
 from tests.live.conftest import servers as servers
 
@@ -27,3 +31,10 @@ def settings(platform_settings: Settings) -> Settings:
     with psycopg.connect(chosen.postgres.dsn.get_secret_value()) as connection:
         schema.create(connection)
     return chosen
+
+
+@pytest.fixture
+def crew(settings: Settings, tmp_path: Path) -> Iterator[Crew]:
+    crew = Crew(settings, tmp_path)
+    yield crew
+    crew.end()

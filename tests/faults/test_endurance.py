@@ -2,8 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -33,13 +32,6 @@ FAULTS = {
     "kafka": 3,
     "poison": 3,
 }
-
-
-@pytest.fixture
-def crew(settings: Settings, tmp_path: Path) -> Iterator[Crew]:
-    crew = Crew(settings, tmp_path)
-    yield crew
-    crew.end()
 
 
 def test_minutes_of_faults_leave_no_trace(

@@ -2,8 +2,6 @@
 
 import random
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -19,13 +17,6 @@ pytestmark = pytest.mark.live
 
 RATE = 300.0  # entries a second
 POISON = 1_000  # records at once into one partition
-
-
-@pytest.fixture
-def crew(settings: Settings, tmp_path: Path) -> Iterator[Crew]:
-    crew = Crew(settings, tmp_path)
-    yield crew
-    crew.end()
 
 
 def test_faults_of_every_kind_leave_no_trace(

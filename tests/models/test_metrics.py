@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.batches import Beams
-from models.metrics import NOT_RANKED, ndcg_at, popularity, ranks_in_beams, ranks_in_scores, recall_at
+from models.metrics import NOT_RANKED, ndcg_gains, popularity, ranks_in_beams, ranks_in_scores, recall_at
 
 HOUR_MS = 3_600_000
 
@@ -51,12 +51,12 @@ def test_one_table_for_all_is_a_table_for_each(scores: list[int], data: st.DataO
 def test_recall_and_ndcg_by_hand() -> None:
     ranks = np.array([1, 3, 11, NOT_RANKED])
     assert recall_at(ranks, 10) == 0.5
-    assert ndcg_at(ranks, 10) == pytest.approx((1.0 + 0.5) / 4)
+    assert ndcg_gains(ranks, 10).mean() == pytest.approx((1.0 + 0.5) / 4)
     assert recall_at(ranks, 11) == 0.75
 
 
 def test_no_requests_are_no_success() -> None:
-    assert recall_at(np.zeros(0, np.int64), 10) == ndcg_at(np.zeros(0, np.int64), 10) == 0.0
+    assert recall_at(np.zeros(0, np.int64), 10) == ndcg_gains(np.zeros(0, np.int64), 10).sum() == 0.0
 
 
 def test_an_act_counts_half_after_its_half_life() -> None:
