@@ -21,9 +21,9 @@ import typer
 from rich.console import Console
 
 from core.errors import InputError, NearfeedError
-from core.settings import DATA_HOME_VARIABLE, Settings, explain, load
-from core.telemetry import configure_logging
-from infra.terminal import AsJson
+from core.settings import DATA_HOME_VARIABLE, Settings, explain
+from infra.log_commands import archive_command, backfill_command, forget_command, replay_command
+from infra.terminal import AsJson, configured
 from infra.terminal import show_rows as _show
 from infra.tokenizer_command import tokenizer_app, train_semantic_ids_command
 
@@ -67,12 +67,6 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
 
 
-def _settings(process: str) -> Settings:
-    settings = load()
-    configure_logging(settings.telemetry.log_level, process)
-    return settings
-
-
 def _load_feast() -> None:
     """Feast is imported, without its change to the warning filters: it shows its users every library's notes."""
     with warnings.catch_warnings():
@@ -93,7 +87,7 @@ def topics_apply(as_json: AsJson = False) -> None:
     """Make the topics that are missing; refuse a broker that disagrees about one."""
     from core.topics_admin import apply_topics
 
-    _show([state._asdict() for state in apply_topics(_settings("topics").kafka)], as_json, "Topics")
+    _show([state._asdict() for state in apply_topics(configured("topics").kafka)], as_json, "Topics")
 
 
 @features_app.command("apply")
@@ -102,7 +96,7 @@ def features_apply(as_json: AsJson = False) -> None:
     _load_feast()
     from feature_repo.apply import apply_features
 
-    applied = apply_features(_settings("features"))
+    applied = apply_features(configured("features"))
     rows = [{"kind": kind, "name": name} for kind, names in applied._asdict().items() for name in names]
     _show(rows, as_json, "Feature store")
 
@@ -115,7 +109,7 @@ def features_show(user_id: str, as_json: AsJson = False) -> None:
     """
     from feature_repo.inspect import inspect_user
 
-    views = inspect_user(_settings("features"), user_id)
+    views = inspect_user(configured("features"), user_id)
     if as_json:
         print(json.dumps(views, indent=2, default=str))
         return
@@ -142,7 +136,7 @@ def stream() -> None:
     """
     from streams.worker import run_worker
 
-    raise SystemExit(run_worker(_settings("stream")))
+    raise SystemExit(run_worker(configured("stream")))
 
 
 @serve_app.command("scorer")
@@ -150,7 +144,7 @@ def serve_scorer_command() -> None:
     """Answer RecommendService with the current model, and swap when a newer one is published."""
     from grpc_api.server import serve_scorer
 
-    _serve(serve_scorer(_settings("scorer")))
+    _serve(serve_scorer(configured("scorer")))
 
 
 @serve_app.command("ingest")
@@ -158,7 +152,7 @@ def serve_ingest_command() -> None:
     """Take events (IngestService) and catalogue changes (CatalogService)."""
     from grpc_api.server import serve_ingest
 
-    _serve(serve_ingest(_settings("ingest")))
+    _serve(serve_ingest(configured("ingest")))
 
 
 def _serve(server: Coroutine[Any, Any, None]) -> None:
@@ -193,7 +187,7 @@ def ask(
     from protos.events.v1.interaction_pb2 import Location
     from protos.scoring.v1.recommend_pb2 import RecommendRequest, RecommendResponse
 
-    settings = _settings("ask")
+    settings = configured("ask")
     if (latitude is None) != (longitude is None):
         raise InputError("found one coordinate, expected --latitude and --longitude together")
     request = RecommendRequest(user_id=user_id, slate_size=slate_size, preview=not logged)
@@ -241,7 +235,7 @@ def rejects_list(
             "field": listed.rejected.field,
             "reason": listed.rejected.reason,
         }
-        for listed in list_rejects(_settings("rejects"), limit=limit)
+        for listed in list_rejects(configured("rejects"), limit=limit)
     ]
     _show(rows, as_json, "rejected.v1")
 
@@ -254,7 +248,7 @@ def rejects_replay(offsets: list[int], as_json: AsJson = False) -> None:
     """
     from streams.rejects import replay_rejects
 
-    settings = _settings("rejects")
+    settings = configured("rejects")
     replayed = replay_rejects(settings, offsets, clock=settings.clock.clock())
     _show([one._asdict() for one in replayed], as_json, "Replayed")
     if any(one.refused for one in replayed):
@@ -266,7 +260,7 @@ def models_list(as_json: AsJson = False) -> None:
     """Every published version, and which one serves."""
     from models.registry import current, load_manifest, versions
 
-    home = _settings("models").registry.home
+    home = configured("models").registry.home
     serves = current(home)
     rows = []
     for version in versions(home):
@@ -291,182 +285,13 @@ def models_rollback(
     """Let an earlier version serve again; scorers follow within registry.poll_ms."""
     from models.registry import rollback
 
-    print(f"version {rollback(_settings('models').registry.home, version)} serves")
+    print(f"version {rollback(configured('models').registry.home, version)} serves")
 
 
-@app.command("archive")
-def archive_command(
-    once: Annotated[bool, typer.Option("--once", help="Archive up to the topic's present end, and end.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Follow activity.v1 into the archive: Parquet segments by day, which replays, training and backfills read.
-
-    Ends with 0 on SIGTERM after writing what it holds; can be killed at any moment, and goes on where the archive
-    ends. One process writes an archive.
-
-    Example: `nearfeed archive --once`
-    """
-    import signal
-    import threading
-
-    from streams.archiver import run_archiver
-
-    settings = _settings("archive")
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    archived = run_archiver(settings, once=once, stop=stop, clock=settings.clock.clock())
-    _show([one._asdict() for one in archived], as_json, f"Archive in {settings.archive.home}")
-
-
-@app.command("replay")
-def replay_command(
-    verify: Annotated[bool, typer.Option("--verify", help="Compare with what serves; 1 when they differ.")] = False,
-    switch: Annotated[
-        bool, typer.Option("--switch", help="Let the replayed tables serve; with --verify only when they are equal.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Fold the whole log again beside what serves, from archive and topic, under the present catalogue and layout.
-
-    --verify compares row by row at the very place where the serving side stands. --switch exchanges the tables in one
-    transaction; running workers are fenced and go on from the replayed cursors once they are started again. What
-    served before stays in the schema that ends with _previous until the next switch.
-
-    Example: `nearfeed replay --verify --switch`
-    """
-    from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    from streams.replay import Progress, replay
-
-    settings = _settings("replay")
-    clock = settings.clock.clock()
-    began_s = clock.monotonic_s()
-    console = Console(stderr=True)
-    columns = ("records", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=console) as bars:
-        bar = bars.add_task("records", total=0)
-        report = replay(
-            settings,
-            verify=verify,
-            switch_over=switch,
-            clock=clock,
-            progress=Progress(
-                lambda more: bars.update(bar, total=(bars.tasks[0].total or 0) + more),
-                lambda more: bars.advance(bar, more),
-            ),
-        )
-    took_s = clock.monotonic_s() - began_s
-    events = sum(partition.events for partition in report.partitions)
-    if as_json:
-        said = {
-            "partitions": [partition._asdict() for partition in report.partitions],
-            "compared": [table._asdict() for table in report.compared],
-            "switched": report.switched,
-            "seconds": round(took_s, 3),
-            "events_per_s": round(events / took_s),
-        }
-        print(json.dumps(said, indent=2))
-    else:
-        title = f"Replay: {events} events in {took_s:.1f} s, {events / took_s:.0f} events/s"
-        _show([partition._asdict() for partition in report.partitions], False, title)
-        if report.compared:
-            told_below = ("left_out", "examples")
-            rows = [
-                {name: value for name, value in table._asdict().items() if name not in told_below}
-                for table in report.compared
-            ]
-            _show(rows, False, "Compared with what serves")
-            for table in report.compared:
-                if table.examples:
-                    print(f"{table.table}: not equal, for example {', '.join(table.examples)}")
-                if table.left_out:
-                    print(f"{table.table}: not compared, {table.left_out}")
-        print("the replayed tables serve" if report.switched else "what serves is untouched")
-    if not all(table.same for table in report.compared):
-        raise SystemExit(1)
-
-
-@app.command("backfill")
-def backfill_command(
-    files: list[Path],
-    replace: Annotated[bool, typer.Option("--replace", help="Put these files in the place of earlier ones.")] = False,
-    skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Leave invalid rows out; else one of them stops it all.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Make a team's existing log, Parquet files, the prehistory of activity.v1; `nearfeed replay --switch` folds it.
-
-    Columns: user_id, item_id, action (play, like, ...), occurred_at; and where known event_id, play_ms, duration_ms,
-    value_micros, currency, latitude, longitude, request_id, surface, session_id. All files in one call, in any order.
-
-    Example: `nearfeed backfill events-2026-10.parquet events-2026-11.parquet`
-    """
-    from rich.progress import Progress as Bars
-
-    from core.clock import as_datetime
-    from streams.activity_log import activity_topic
-    from streams.backfill import backfill
-
-    settings = _settings("backfill")
-    with Bars("rows", "{task.completed}", console=Console(stderr=True)) as bars:
-        bar = bars.add_task("rows", total=None)
-        done = backfill(
-            files,
-            settings.archive,
-            activity_topic(settings.kafka),
-            settings.kafka.activity_partitions,
-            now_ms=settings.clock.clock().now_ms(),
-            replace=replace,
-            skip_invalid=skip_invalid,
-            read=lambda more: bars.advance(bar, more),
-        )
-    invalid = [{"file": str(one.file), "row": one.row, **one.fault._asdict()} for one in done.listed]
-    written = done._asdict() | {
-        "first": as_datetime(done.first_ms).isoformat() if done.frames else "",
-        "last": as_datetime(done.last_ms).isoformat() if done.frames else "",
-    }
-    for replaced in ("listed", "first_ms", "last_ms"):
-        del written[replaced]
-    if as_json:
-        print(json.dumps(written | {"invalid_rows": invalid}, indent=2))
-    else:
-        if invalid:
-            _show(invalid, False, f"Invalid rows, {len(invalid)} of {done.invalid}")
-        _show([written], False, f"Prehistory in {settings.archive.home}")
-    if done.invalid and not skip_invalid:
-        raise NearfeedError(
-            f"found {done.invalid} invalid rows of {done.rows}, expected none; nothing was written: mend them, or "
-            "leave them out with --skip-invalid"
-        )
-
-
-@app.command("forget")
-def forget_command(
-    user_id: str,
-    timeout_s: Annotated[float, typer.Option(help="How long to wait for the worker and the archiver.")] = 60.0,
-    as_json: AsJson = False,
-) -> None:
-    """Forget one user: a tombstone in the log, after which state and archive hold nothing from before it.
-
-    Says what was removed where, and what remains for how long. Ends with 1 when a worker or the archiver has not
-    passed the tombstone in time; it stands all the same.
-
-    Example: `nearfeed forget 12345`
-    """
-    from streams.forget import forget
-
-    settings = _settings("forget")
-    done = forget(settings, user_id, timeout_s=timeout_s, clock=settings.clock.clock())
-    if as_json:
-        print(json.dumps(done._asdict() | {"places": [place._asdict() for place in done.places]}, indent=2))
-    else:
-        title = f"Forgotten; the tombstone stands at activity.v1/{done.partition}@{done.offset}"
-        _show([place._asdict() for place in done.places], False, title)
-    if done.waiting:
-        raise NearfeedError("; ".join(done.waiting))
+app.command("archive")(archive_command)
+app.command("replay")(replay_command)
+app.command("backfill")(backfill_command)
+app.command("forget")(forget_command)
 
 
 @train_app.callback()
@@ -493,7 +318,7 @@ def train(
     from models.registry import load_manifest
     from rl.announce import announce
 
-    settings = _settings("train")
+    settings = configured("train")
     scenario = KuaiRand()
     arguments = replace(scenario.arguments(), generator=replace(scenario.arguments().generator, train_s=seconds))
     console = Console(stderr=True)
@@ -528,7 +353,7 @@ def learn_command(
     from rl.candidate import learn
     from rl.update import UpdateArguments
 
-    settings = _settings("learn")
+    settings = configured("learn")
     learned = learn(settings, UpdateArguments(), clock=settings.clock.clock(), users=_city_users(settings, city))
     if learned.version is not None:
         announce(settings.kafka, load_manifest(settings.registry.home, learned.version))
@@ -571,7 +396,7 @@ def up(
     _load_feast()
     from infra.up import run_platform
 
-    run_platform(_settings("up"), home, jars=Path("var/kafka-jars"), workers=workers, say=print)
+    run_platform(configured("up"), home, jars=Path("var/kafka-jars"), workers=workers, say=print)
 
 
 @app.command("demo")

@@ -1,4 +1,4 @@
-"""What every verb of the command line prints: a table for people, JSON for machines."""
+"""What every verb of the command line begins and ends with: its settings; a table for people, JSON for machines."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from core.settings import Settings, load
+from core.telemetry import configure_logging
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine instead of a table.")]
 
@@ -22,3 +25,10 @@ def show_rows(rows: Sequence[Mapping[str, Any]], as_json: bool, title: str) -> N
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console(markup=False).print(table)  # brackets in names and reasons are text
+
+
+def configured(process: str) -> Settings:
+    """The settings of this process, whose log goes to standard error under its name from now on."""
+    settings = load()
+    configure_logging(settings.telemetry.log_level, process)
+    return settings

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from core.settings import load
-from core.telemetry import configure_logging
-from infra.terminal import AsJson, show_rows
+from infra.terminal import AsJson, configured, show_rows
 
 if TYPE_CHECKING:
     from models.catalog import Catalog
@@ -40,8 +38,7 @@ def train_semantic_ids_command(
 
     if variant not in list(Variant):
         raise typer.BadParameter(f"found {variant!r}, expected one of {', '.join(Variant)}", param_hint="--variant")
-    configure_logging(load().telemetry.log_level, "train")
-    home = load().registry.home
+    home = configured("train").registry.home
     serving = current(home)
     previous = _catalog(home, serving) if serving is not None else None
     excerpt = kuairand.read_excerpt()
@@ -78,7 +75,7 @@ def tokenizer_health(
     from models.tokenizer_health import HealthLimits, require_health
     from models.train_semantic_ids import catalog_health
 
-    home = load().registry.home
+    home = configured("tokenizer").registry.home
     version = current(home) if version is None else version
     earlier = [other for other in versions(home) if version is not None and other < version]
     against = earlier[-1] if against is None and earlier else against

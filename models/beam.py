@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from models.batches import LEVELS
-from models.generator import ContextTensors, Generator
+from models.context_processor import ContextTensors
+from models.generator import Generator
+from models.layers import EXCLUDED
 from models.trie import ROOT, Trie
 from models.trie_tensors import TrieTensors, read
 
-_EXCLUDED = -1e9  # finite: a beam without any live child stays a number inside softmax
 _DEAD = float("-inf")
 
 
@@ -67,7 +68,7 @@ def search(generator: Generator, context: ContextTensors, trie: TrieTensors, wid
         token, child = read(trie.token, edge), read(trie.child, edge)
         legal = (edge < read(trie.row_start, node + 1)[..., None]) & (read(trie.live, child) > 0)
         chosen = logits.gather(-1, token.long())
-        masked = torch.log_softmax(torch.where(legal, chosen, _EXCLUDED), dim=-1)
+        masked = torch.log_softmax(torch.where(legal, chosen, EXCLUDED), dim=-1)
         full = chosen - torch.logsumexp(logits, dim=-1, keepdim=True)
         total = torch.where(legal, score[..., None] + masked, _DEAD).flatten(1)
 

@@ -15,7 +15,9 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from models.generator import ContextBlock, ContextProcessor, ContextTensors, Generator, GeneratorConfig, Memory
+from models.context_processor import ContextBlock, ContextProcessor, ContextTensors, Memory
+from models.generator import Generator
+from models.generator_config import GeneratorConfig
 from models.layers import RMSNorm, matrix
 
 

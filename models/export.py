@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from core.errors import ArtefactError, ContractError
 from models.batches import Beams, ContextBatch, beam_difference
 from models.beam import BeamTensors, search
-from models.generator import ContextTensors, Generator, context_tensors
+from models.context_processor import ContextTensors, context_tensors
+from models.generator import Generator
 from models.runtime import BEAM_WIDTH, CODEBOOK_SIZE, CONTEXT_PREFIX, PRECISION, TRIE_PREFIX, OnnxGenerator
 from models.trie import Trie
 from models.trie_tensors import TrieTensors, trie_tensors

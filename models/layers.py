@@ -1,7 +1,11 @@
 """Small parts that every model here is made of."""
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
+
+EXCLUDED: Final = -1e9  # a score that softmax turns into zero, finite so that a row of them is no NaN
 
 
 class RMSNorm(nn.Module):

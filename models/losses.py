@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_EXCLUDED = -1e9
+from models.layers import EXCLUDED
 
 
 class TokenLogProbs(NamedTuple):
@@ -36,7 +36,7 @@ def token_log_probs(logits: Tensor, targets: Tensor, legal: Tensor | None = None
     full = (chosen - torch.logsumexp(logits, dim=-1, keepdim=True)).squeeze(-1)
     if legal is None:
         return TokenLogProbs(full, full)
-    allowed = torch.where(legal, logits, _EXCLUDED)
+    allowed = torch.where(legal, logits, EXCLUDED)
     masked = (allowed.gather(-1, index) - torch.logsumexp(allowed, dim=-1, keepdim=True)).squeeze(-1)
     return TokenLogProbs(full, masked)
 

@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 
 import torch
 
-from models.generator import Generator, GeneratorConfig
+from models.generator import Generator
+from models.generator_config import GeneratorConfig
 
 RULE_WEIGHTS: Final = 0.1e9  # of the smallest size of the paper, in its rule for the learning rate
 RULE_RATE: Final = 5e-4

@@ -41,12 +41,11 @@ class NeighbourPrior(nn.Module):
         live = (near >= 0) & (read(trie.live, leaf) > 0)
         weight = torch.where(live, (nearness * self.source_scale.exp()).sum(-1), 0.0)
         weight = weight / (weight.sum(-1, keepdim=True) + 1e-6)
-        at_leaf = torch.zeros_like(weight[:, :1] * trie.live).scatter_add(1, leaf.long(), weight)
-        above = trie.parent.clamp(min=0).long().expand_as(at_leaf)
-        total = at_leaf
+        below = [leaf]  # and the nodes above it, up to the root
         for _ in range(LEVELS):
-            at_leaf = torch.zeros_like(at_leaf).scatter_add(1, above, at_leaf)
-            total = total + at_leaf
+            below.append(read(trie.parent, below[-1]).clamp(min=0))
+        nothing = torch.zeros_like(weight[:, :1] * trie.live)
+        total = nothing.scatter_add(1, torch.cat(below, dim=1).long(), weight.repeat(1, LEVELS + 1))
         live_share = trie.live.to(total.dtype) / trie.live[:1].clamp(min=1).to(total.dtype)
         return total + self.spread.exp() * live_share
 

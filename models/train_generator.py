@@ -38,7 +38,8 @@ from models.checkpoints import (
 )
 from models.examples import ExampleFacts, Examples, ExamplesInMemory, ExampleSource
 from models.export import beams_of
-from models.generator import Generator, GeneratorConfig
+from models.generator import Generator
+from models.generator_config import GeneratorConfig
 from models.losses import generation_loss, item_loss
 from models.metrics import Ranks, ranks_in_beams
 from models.processes import ALONE, Processes

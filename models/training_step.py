@@ -20,9 +20,10 @@ from torch.nn.parallel import DistributedDataParallel
 from core.errors import ContractError, InputError
 from models.batches import Ints
 from models.checkpoints import State
+from models.context_processor import ContextTensors, context_tensors
 from models.examples import Examples
 from models.experts import Experts
-from models.generator import ContextTensors, Generator, context_tensors
+from models.generator import Generator
 from models.processes import Processes
 
 _SCALARS_FASTER: Final = 10.0  # the few numbers that weigh evidence have further to go than a matrix's entries

@@ -27,8 +27,10 @@ from core.errors import ArtefactError, InputError
 from models.batches import Ints
 from models.beam import legal_tokens
 from models.catalog import Catalog
+from models.context_processor import ContextTensors, context_tensors
 from models.examples import Examples
-from models.generator import ContextTensors, Generator, GeneratorConfig, context_tensors
+from models.generator import Generator
+from models.generator_config import GeneratorConfig
 from models.losses import generation_loss, token_log_probs
 from models.registry import WEIGHTS_FILE
 from protos.registry.v1.manifest_pb2 import ModelManifest

@@ -131,6 +131,6 @@ ENTRIES: Final[dict[str, Entry]] = {
     "sasrec+mixture": _fused("sasrec+mixture", "sasrec", "mixture"),
     "generator": Entry(_generator("generator", 0.0), seeded=True),
     "generator+items": Entry(
-        _generator("generator+items", 1.0), _each("item_weight", 0.25, 0.5, 0.75, 1.0, 1.5, 2.0), seeded=True
+        _generator("generator+items", 1.0), _each("item_weight", 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), seeded=True
     ),
 }

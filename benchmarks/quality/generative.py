@@ -9,20 +9,21 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 from scipy import sparse
 
 from benchmarks.quality.contexts import contexts, learnable, own_evidence
-from benchmarks.quality.split import Floats, Longs, Split, good_sequences
+from benchmarks.quality.split import Floats, Ints, Longs, Split, good_sequences
 from core.ids import item_key
 from models.catalog import Catalog
 from models.checkpoints import Checkpoints
 from models.examples import Examples
 from models.export import export_generator
-from models.generator import Generator, GeneratorConfig
+from models.generator import Generator
+from models.generator_config import GeneratorConfig
 from models.neighbours import cooccurrence, text_neighbours
 from models.runtime import OnnxGenerator
 from models.train_generator import Progress, TrainArguments, train_generator
@@ -54,14 +55,23 @@ class GenerativeArgs:
                 items=1,
                 dropout=0.3,
             ),
-            epochs=8.0,
+            epochs=12.0,
             train_s=2400.0,
             batch_size=256,
             learning_rate=2e-3,
             weight_decay=0.05,
             token_dropout=0.1,
+            item_loss=1.0,
         )
     )
+
+
+class _Found(NamedTuple):
+    """What the beams of B requests found."""
+
+    items: Ints  # (B, K) catalogue index, -1 = no beam
+    log_probs: Floats  # (B, K)
+    item_logits: Floats  # (B, K)
 
 
 class Generative:
@@ -80,6 +90,7 @@ class Generative:
         self._args, self._kept, self._item_weight, self._say = args, kept, item_weight, say
         self._catalog: Catalog | None = None
         self._graph: OnnxGenerator | None = None
+        self._folder: Path | None = None
         self._sources: list[sparse.csr_array] = []
 
     def fit(self, split: Split, seed: int) -> None:
@@ -92,7 +103,7 @@ class Generative:
         self._sources = [together.matrix(), text_neighbours(split.items).matrix()]
         train = self._args.train
         train = replace(train, seed=seed, config=replace(train.config, items=len(split.items)))
-        folder = self._kept / _digest(split, self._catalog, train, self._args)
+        self._folder = folder = self._kept / _digest(split, self._catalog, train, self._args)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "model.onnx").exists():
             self._train(split, train, folder)
@@ -100,16 +111,28 @@ class Generative:
 
     def scores(self, split: Split, asked: Longs) -> Floats:
         """Log-probability of the beam, with the item head's opinion by its weight; -inf without a beam."""
-        assert self._graph is not None and self._catalog is not None, "fit comes first"
-        context = contexts(
-            split, split.asked[asked], self._catalog.codes, self._args.train.config.tokens, self._sources
-        )
-        beams = self._graph.generate(context, self._catalog.trie)
+        assert self._catalog is not None, "fit comes first"
+        beams = self._beams(split, split.asked[asked])
         scores = np.full((len(asked), len(split.items)), -np.inf, np.float32)
         rows, ranks = np.nonzero(beams.items >= 0)
-        found = beams.masked_log_probs.sum(-1) + self._item_weight * beams.item_logits
+        found = beams.log_probs + self._item_weight * beams.item_logits
         scores[rows, beams.items[rows, ranks]] = found[rows, ranks]
         return scores
+
+    def _beams(self, split: Split, acts: Longs) -> "_Found":
+        """The graph's answers for these acts; from disk when it was asked before, since only the weight differs."""
+        assert self._graph is not None and self._catalog is not None and self._folder is not None, "fit comes first"
+        kept = self._folder / f"beams-{hashlib.blake2b(acts.tobytes(), digest_size=8).hexdigest()}.npz"
+        if kept.exists():
+            with np.load(kept) as arrays:
+                return _Found(*(arrays[field] for field in _Found._fields))
+        context = contexts(split, acts, self._catalog.codes, self._args.train.config.tokens, self._sources)
+        beams = self._graph.generate(context, self._catalog.trie)
+        found = _Found(beams.items, beams.masked_log_probs.sum(-1), beams.item_logits)
+        partial = kept.with_suffix(".partial.npz")
+        np.savez(partial, allow_pickle=False, **found._asdict())
+        partial.replace(kept)
+        return found
 
     def _train(self, split: Split, train: TrainArguments, folder: Path) -> None:
         assert self._catalog is not None, "the tokenizer comes first"

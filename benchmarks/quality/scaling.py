@@ -46,7 +46,8 @@ from benchmarks.quality.scaling_rows import Row, fit_losses, identity, put_row, 
 from models.batches import Ints
 from models.checkpoints import Checkpoints
 from models.examples import Examples, rows_of_examples
-from models.generator import Generator, GeneratorConfig
+from models.generator import Generator
+from models.generator_config import GeneratorConfig
 from models.metrics import recall_at
 from models.train_generator import TrainArguments, mean_loss, target_ranks, train_generator
 from models.training_step import batch_of

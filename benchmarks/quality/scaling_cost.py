@@ -19,7 +19,8 @@ from models.batches import ACTIONS, AGE_BUCKETS, LEVELS, PLACE_FEATURES, WATCH_S
 from models.encoder_decoder import EncoderDecoder
 from models.examples import Examples, rows_of_examples
 from models.export import beams_of
-from models.generator import Generator, GeneratorConfig
+from models.generator import Generator
+from models.generator_config import GeneratorConfig
 from models.losses import generation_loss
 from models.training_step import batch_of
 from models.trie import Trie

@@ -11,7 +11,7 @@ import numpy as np
 from feature_repo.folds.act import NoItems, act_of, is_positive
 from infra.demo.recorded import Recorded
 from infra.demo.training import FirstArguments, FirstVersion
-from models.generator import GeneratorConfig
+from models.generator_config import GeneratorConfig
 from models.train_generator import TrainArguments
 from models.train_semantic_ids import SemanticIdArgs
 from protos.events.v1.interaction_pb2 import Interaction

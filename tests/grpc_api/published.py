@@ -9,7 +9,8 @@ from feature_repo.layouts import HISTORY_ROW, INTERESTS, PLACES, WATCH, UserRows
 from models.batches import context_batch
 from models.catalog import Catalog, save_catalog
 from models.export import export_generator, replace_weights
-from models.generator import Generator, GeneratorConfig
+from models.generator import Generator
+from models.generator_config import GeneratorConfig
 from models.golden import Golden, save_golden
 from models.registry import GOLDEN_FILE, MODEL_FILE, folder_of, publish, stage, versions
 from protos.registry.v1.manifest_pb2 import ModelManifest

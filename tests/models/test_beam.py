@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from models.batches import LEVELS, Beams, ContextBatch, beam_difference, take_rows
 from models.beam import legal_tokens
+from models.context_processor import context_tensors
 from models.export import beams_of
-from models.generator import Generator, context_tensors
+from models.generator import Generator
 from models.trie import set_live
 from tests.models.worlds import random_context, random_trie, small_generator
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from models.context_processor import context_tensors
 from models.encoder_decoder import EncoderDecoder
 from models.export import export_generator
-from models.generator import Generator, context_tensors
+from models.generator import Generator
 from models.train_generator import TrainArguments, train_generator
 from tests.models.example_worlds import CODES, SIZE, random_examples
 from tests.models.worlds import random_context, random_paths, random_trie, small_config

@@ -5,7 +5,10 @@ import pytest
 import torch
 
 from models.batches import LEVELS, TOKENS, take_rows
-from models.generator import Block, Generator, GeneratorConfig, context_tensors
+from models.context_processor import context_tensors
+from models.decoder_block import Block
+from models.generator import Generator
+from models.generator_config import GeneratorConfig
 from tests.models.worlds import random_context, random_paths, small_config, small_generator
 
 MEMORY = TOKENS + 3  # item tokens, two interests, place and hour

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from models.beam import legal_tokens
+from models.context_processor import context_tensors
 from models.export import beams_of
-from models.generator import context_tensors
 from models.losses import generation_loss, item_loss, token_log_probs
 from tests.models.worlds import random_context, random_trie, small_generator
 

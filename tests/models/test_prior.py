@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from core.errors import ContractError
 from models.batches import LEVELS
 from models.beam import legal_tokens
+from models.context_processor import context_tensors
 from models.export import beams_of
-from models.generator import Generator, GeneratorConfig, context_tensors
+from models.generator import Generator
+from models.generator_config import GeneratorConfig
 from models.losses import token_log_probs
 from models.prior import NeighbourPrior
 from models.trie import ROOT, Trie

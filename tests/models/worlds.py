@@ -15,7 +15,8 @@ from models.batches import (
     WATCH_SHARES,
     ContextBatch,
 )
-from models.generator import Generator, GeneratorConfig
+from models.generator import Generator
+from models.generator_config import GeneratorConfig
 from models.trie import Trie, build_trie
 
 

@@ -19,7 +19,7 @@ from models.batches import ContextBatch, context_batch
 from models.catalog import Catalog, save_catalog
 from models.examples import Examples
 from models.export import export_generator
-from models.generator import GeneratorConfig
+from models.generator_config import GeneratorConfig
 from models.golden import Golden, save_golden
 from models.registry import GOLDEN_FILE, MODEL_FILE, WEIGHTS_FILE, publish, stage
 from models.train_generator import TrainArguments, train_generator

@@ -51,6 +51,8 @@ def test_it_learns_the_walk_and_is_read_again(tmp_path: Path) -> None:
     model.fit(split, seed=0)
     ranks = evaluate(model, split).ranks
     assert np.mean(ranks == 1) > 0.8
+    assert list(tmp_path.glob("*/beams-*.npz")), "beams are kept"
+    np.testing.assert_array_equal(evaluate(model, split).ranks, ranks)
     trained = len(said)
     again = Generative("generator+items", small(), tmp_path, 1.0, said.append)
     again.fit(split, seed=0)
