@@ -54,7 +54,7 @@ class Memory(NamedTuple):
 
 
 class ContextProcessor(nn.Module):
-    """Turns a context into ready keys and values. No token looks at another."""
+    """Turns a context into ready keys and values. No token looks at another, unless there are context blocks."""
 
     bit: Tensor  # (ACTIONS,) what each bit of `actions` is worth
 

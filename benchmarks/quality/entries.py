@@ -78,12 +78,11 @@ def _reader(name: str) -> Callable[[Ground, Setting], Model]:
     return build
 
 
-def _generator(name: str, item_weight: float) -> Callable[[Ground, Setting], Model]:
+def _generator(name: str) -> Callable[[Ground, Setting], Model]:
     def build(ground: Ground, setting: Setting) -> Model:
         from benchmarks.quality.generative import Generative, GenerativeArgs
 
-        weight = setting.get("item_weight", item_weight)
-        return Generative(name, GenerativeArgs(), ground.weights, weight, ground.say)
+        return Generative(name, GenerativeArgs(), ground.weights, setting.get("item_weight", 0.0), ground.say)
 
     return build
 
@@ -129,8 +128,8 @@ ENTRIES: Final[dict[str, Entry]] = {
     "sasrec": Entry(_reader("sasrec"), _TRAINED, seeded=True),
     "hstu": Entry(_reader("hstu"), _TRAINED, seeded=True),
     "sasrec+mixture": _fused("sasrec+mixture", "sasrec", "mixture"),
-    "generator": Entry(_generator("generator", 0.0), seeded=True),
+    "generator": Entry(_generator("generator"), seeded=True),
     "generator+items": Entry(
-        _generator("generator+items", 1.0), _each("item_weight", 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), seeded=True
+        _generator("generator+items"), _each("item_weight", 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), seeded=True
     ),
 }
