@@ -329,6 +329,7 @@ def train(
             arguments,
             registry=settings.registry.home,
             streams=settings.streams,
+            value_weight=settings.scorer.value_weight,
             clock=settings.clock.clock(),
             say=lambda text: console.print(text, highlight=False),
             progress=lambda at: bars.update(bar, completed=at.done, description=f"generator, loss {at.loss:.3f}"),

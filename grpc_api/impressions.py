@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from core.producer import Acknowledged, ActivitySink
 from core.telemetry import IMPRESSIONS, STAGE_IN, STAGE_OUT, STAGE_REMOVED
 from grpc_api.pipeline import Answer
-from grpc_api.selection import METHOD, POLICY_VERSION
+from grpc_api.selection import METHOD
 from protos.events.v1.activity_pb2 import Activity
 from protos.events.v1.impression_pb2 import (
     Candidate,
@@ -112,7 +112,7 @@ def impression_of(shown: Shown) -> Impression:
         tokenizer_version=manifest.tokenizer_version,
         catalog_digest=manifest.catalog_digest,
         catalog_offset=shown.catalog_offset,
-        policy_version=POLICY_VERSION,
+        policy_version=answer.policy_version,
         feature_service=manifest.feature_service,
         numeric_precision=answer.serving.generator.precision,
         execution_provider=answer.serving.generator.provider,
@@ -171,14 +171,20 @@ def _candidates(answer: Answer) -> list[Candidate]:
         generated.codes.tolist(),
         generated.masked_log_probs.tolist(),
         generated.log_probs.tolist(),
+        (generated.values if generated.values.any() else generated.values[:, :0]).tolist(),
         answer.sieved.removed_by,
         strict=True,
     )
     return [
         Candidate(
-            item_id=items[item].item_id, codes=codes, masked_log_probs=masked, log_probs=full, removed_by=removed_by
+            item_id=items[item].item_id,
+            codes=codes,
+            masked_log_probs=masked,
+            log_probs=full,
+            values=values,
+            removed_by=removed_by,
         )
-        for item, codes, masked, full, removed_by in rows
+        for item, codes, masked, full, values, removed_by in rows
     ]
 
 

@@ -30,9 +30,10 @@ from feature_repo.folds.popularity import CellState, cell_key, top_of
 from feature_repo.layouts import GLOBAL_CELL, USER, UserRows, user_rows
 from grpc_api.filters import Circumstances, Sieved, sieve
 from grpc_api.last_known import LastKnown
-from grpc_api.selection import Draw, draw
+from grpc_api.selection import Draw, draw, policy_version
 from grpc_api.serving import Generated, Question, Serving
 from models.catalog import Catalog
+from models.values import selection_scores
 
 # Why an answer is less than it could be; the labels of the metric and the words of the response.
 STORE_LATE: Final = "store_late"
@@ -136,6 +137,7 @@ class Answer(NamedTuple):
     sieved: Sieved  # what the filters kept and took of the generated
     slots: tuple[Slot, ...]
     drawn: Draw | None
+    policy_version: str  # what decided the order
     reasons: tuple[str, ...]
     stage_s: tuple[tuple[str, float], ...]
 
@@ -158,6 +160,7 @@ class Pipeline:
         rng: np.random.Generator,
         service_radius_m: float,
         location_resolution: int,
+        value_weight: float,
     ) -> None:
         self._source = source
         self._generate_in_batch = generate
@@ -166,6 +169,7 @@ class Pipeline:
         self._rng = rng
         self._service_radius_m = service_radius_m
         self._location_resolution = location_resolution
+        self._value_weight = value_weight
         self._last_known = LastKnown()
 
     async def warm_up(self) -> None:
@@ -193,6 +197,7 @@ class Pipeline:
             sieved,
             slots,
             drawn,
+            policy_version(self._value_weight),
             (*hydrated.reasons, *reasons, *short),
             tuple(trace.seconds),
         )
@@ -278,8 +283,10 @@ class Pipeline:
         with trace.stage("select", entering=len(kept)) as passed:
             if generated is None or not len(kept):
                 return (), None
-            drawn = draw(generated.scores[kept], query.slate_size, self._rng) if query.explore else None
-            chosen = kept[drawn.order] if drawn is not None else kept[: query.slate_size]
+            scores = selection_scores(generated.masked_log_probs, generated.values, self._value_weight)[kept]
+            drawn = draw(scores, query.slate_size, self._rng) if query.explore else None
+            order = np.argsort(-scores, kind="stable")[: query.slate_size] if drawn is None else drawn.order
+            chosen = kept[order]
             passed.out(len(chosen))
             source = GENERATOR if drawn is None else EXPLORED
             catalog = generated.serving.catalog

@@ -139,13 +139,13 @@ def response_of(answer: Answer) -> RecommendResponse:
         stage_times=[StageTime(stage=stage, ms=1000.0 * seconds) for stage, seconds in answer.stage_s],
     )
     response.served_at.FromMilliseconds(answer.served_at_ms)
-    scores = generated.scores if generated is not None else None
+    log_probs = generated.path_log_probs if generated is not None else None
     for position, slot in enumerate(answer.slots):
         item = response.items.add(
             item_id=slot.item_id, position=position, source=slot.source, distance_m=slot.distance_m
         )
-        if generated is not None and scores is not None and slot.candidate >= 0:
-            item.log_prob = float(scores[slot.candidate])
+        if generated is not None and log_probs is not None and slot.candidate >= 0:
+            item.log_prob = float(log_probs[slot.candidate])
             item.codes.extend(generated.codes[slot.candidate].tolist())
     return response
 

@@ -3,10 +3,11 @@
 Letters used in this file
     M kept candidates   S slots
 
-The default is the beam's own order: deterministic, and so without propensities. Where exploration is
-drawn, the slate is a Plackett-Luce sample: slot by slot, without replacement, with probability
-proportional to exp(score / temperature) among what is left. Its log-probability is exact, which is
-what off-policy learning divides by.
+The default is the order of the scores: deterministic, and so without propensities. A score is what the
+generator says of the path, and, where the settings give values a weight, what is expected to follow if
+the item is shown (models.values). Where exploration is drawn, the slate is a Plackett-Luce sample: slot
+by slot, without replacement, with probability proportional to exp(score / temperature) among what is
+left. Its log-probability is exact, which is what off-policy learning divides by.
 
 Source: Plackett (1975), Luce (1959); drawn with Gumbel noise (Yellott 1977; Kool et al.,
 arXiv:1903.06059): the S largest of score / temperature + Gumbel, in order, are that sample.
@@ -18,13 +19,17 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-POLICY_VERSION: Final = "beam+pl@1"
 METHOD: Final = "plackett_luce"
 # 1 = the generator's own masked distribution, restricted to the kept candidates. Higher would spend
 # the explored share on items that the model finds ever less likely; the share is the dial, not this.
 TEMPERATURE: Final = 1.0
 
 Floats = npt.NDArray[np.float64]
+
+
+def policy_version(value_weight: float) -> str:
+    """The name that impressions carry: what decided the order, with its parameter."""
+    return f"beam+value*{value_weight:g}+pl@1" if value_weight else "beam+pl@1"
 
 
 class Draw(NamedTuple):
@@ -44,7 +49,7 @@ def draw(scores: Floats, slots: int, rng: np.random.Generator, temperature: floa
     """A Plackett-Luce sample of min(slots, M) candidates.
 
     Args:
-        scores: (M,) finite; the sum of a path's masked log-probabilities.
+        scores: (M,) finite; models.values.selection_scores.
     """
     noisy = scores / temperature + rng.gumbel(size=len(scores))
     order = np.argsort(-noisy, kind="stable")[:slots].tolist()

@@ -92,6 +92,7 @@ async def serve_scorer(settings: Settings) -> None:
             rng=rng,
             service_radius_m=1000.0 * scorer.service_radius_km,
             location_resolution=settings.streams.location_resolution,
+            value_weight=scorer.value_weight,
         )
         await pipeline.warm_up()
 

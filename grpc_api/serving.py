@@ -40,7 +40,7 @@ class Question(NamedTuple):
 class Generated(NamedTuple):
     """One request's live beams, best first, with the version that they come from.
 
-    Letters: M live beams, L levels.
+    Letters: M live beams, L levels, R outcomes.
     """
 
     serving: Serving
@@ -48,9 +48,10 @@ class Generated(NamedTuple):
     codes: Ints  # (M, L)
     masked_log_probs: Floats  # (M, L)
     log_probs: Floats  # (M, L)
+    values: Floats  # (M, R) odds of each of models.values.Value; 0 without a value head
 
     @property
-    def scores(self) -> npt.NDArray[np.float64]:
+    def path_log_probs(self) -> npt.NDArray[np.float64]:
         """(M,) natural log-probability of the path under the serving policy, summed from what is logged."""
         return np.asarray(self.masked_log_probs.sum(axis=1, dtype=np.float64))
 
@@ -86,5 +87,5 @@ class Host:
 
 def _live(serving: Serving, beams: Beams, row: int) -> Generated:
     live = np.flatnonzero(beams.items[row] >= 0)
-    of_request = (beams.items, beams.codes, beams.masked_log_probs, beams.log_probs)
+    of_request = (beams.items, beams.codes, beams.masked_log_probs, beams.log_probs, beams.values)
     return Generated(serving, *(np.asarray(field[row][live]) for field in of_request))

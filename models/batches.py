@@ -1,7 +1,7 @@
 """The words all model code speaks: what goes into a generator and what comes out.
 
 Letters used in this file
-    B requests   T item tokens = HISTORY + POSITIVES   K beams   L code levels   E items near the history
+    B requests   T item tokens = HISTORY + POSITIVES   K beams   L code levels   E items near the history   R outcomes
 
 `context_batch` is the one function that turns stored rows into model input: training, gate,
 evaluation and the scorer call it, so that what a model learned from is what it is asked with. It
@@ -72,10 +72,11 @@ class Beams(NamedTuple):
     masked_log_probs: Floats  # (B, K, L) renormalised over the children with live items: the serving policy
     log_probs: Floats  # (B, K, L) over the whole codebook
     item_logits: Floats  # (B, K) what the item head says of the item; 0 without one
+    values: Floats  # (B, K, R) odds of each of models.values.Value if the item is shown; 0 without a value head
 
 
 def beam_difference(expected: Beams, found: Beams) -> float:
-    """The largest difference of a log-probability or an item logit between two answers to the same requests.
+    """The largest difference of a log-probability, item logit or value between two answers to the same requests.
 
     Beams are compared by item, not by rank, since two of nearly equal score may swap. An item that only
     one answer has counts by how far it stands above the last beam of the other, infinitely if the other

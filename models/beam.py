@@ -23,6 +23,7 @@ from models.generator import Generator
 from models.layers import EXCLUDED
 from models.trie import ROOT, Trie
 from models.trie_tensors import TrieTensors, read
+from models.values import Value
 
 _DEAD = float("-inf")
 
@@ -35,6 +36,7 @@ class BeamTensors(NamedTuple):
     masked_log_probs: Tensor
     log_probs: Tensor
     item_logits: Tensor
+    values: Tensor
 
 
 def search(generator: Generator, context: ContextTensors, trie: TrieTensors, width: int) -> BeamTensors:
@@ -83,15 +85,18 @@ def search(generator: Generator, context: ContextTensors, trie: TrieTensors, wid
     alive = score > _DEAD
     codes, masked, full = (torch.stack(levels, dim=-1) for levels in zip(*spelled, strict=True))
     items = torch.where(alive, read(trie.leaf_item, node), -1)
-    scored = torch.zeros_like(score)
+    scored, valued = torch.zeros_like(score), torch.zeros_like(score)[..., None].repeat(1, 1, len(Value))
     if generator.config.item_head:
         scored = generator.score_items(first, items, codes, masses, node)
+    if generator.config.value_items:
+        valued = generator.values(first, items, codes)
     return BeamTensors(
         items=items,
         codes=torch.where(alive[..., None], codes, -1),
         masked_log_probs=torch.where(alive[..., None], masked, _DEAD),
         log_probs=torch.where(alive[..., None], full, _DEAD),
         item_logits=torch.where(alive, scored, _DEAD),
+        values=torch.where(alive[..., None], valued, 0.0),
     )
 
 

@@ -12,7 +12,8 @@ code tables are shared between context and decoder input, so that both speak of 
 Added to the paper's model, each off unless asked for (docs/log.md has what each earned): a table of
 items beside the codes, hidden at random in training so that new items are no strangers; a prior of
 neighbour evidence (models.prior); a head over items on the state before the first code
-(models.item_head), which says of what the beams found how good it is.
+(models.item_head), which says of what the beams found how good it is; a value head
+(models.value_head), which says what would follow if it were shown.
 
 Weights are kept as (in, out) matrices and used as `x @ w`: the exported graph then holds each of
 them under its own name, and a policy update replaces numbers instead of exporting again.
@@ -33,6 +34,7 @@ from models.item_head import ItemHead
 from models.layers import RMSNorm, matrix
 from models.prior import NeighbourPrior
 from models.trie_tensors import TrieTensors, nodes_of, read
+from models.value_head import ValueHead
 
 
 class Step(NamedTuple):
@@ -69,6 +71,8 @@ class Generator(nn.Module):
             self.prior = NeighbourPrior()
         if config.item_head:
             self.item_head = ItemHead(config.d_model, config.items, config.dropout)
+        if config.value_items:
+            self.value_head = ValueHead(config.d_model, config.value_items).requires_grad_(False)  # trained apart
         self.dropout = nn.Dropout(config.dropout / 2)  # of what the heads read
 
     def encode(self, context: ContextTensors) -> Memory:
@@ -174,19 +178,24 @@ class Generator(nn.Module):
         if table is None:
             raise ContractError("found no table of items; ask a generator that has an item head")
         row = items.clamp(min=0, max=self.config.items)
-        vectors = self.item_head.vectors(embedding(row, table), self._code_vectors(codes))
+        vectors = self.item_head.vectors(embedding(row, table), self.code_vectors(codes))
         logits = (vectors @ self.item_head.query(state)[..., None]).squeeze(-1) + read(self.item_head.bias, row)
         mass = None if masses is None else masses.gather(1, node.long())
         scored: Tensor = self.item_head.with_evidence(logits, mass)
         return scored
 
+    def values(self, state: Tensor, items: Tensor, codes: Tensor) -> Tensor:
+        """(B, K, R) the odds of each outcome if these items were shown; arguments as in `score_items`."""
+        odds: Tensor = self.value_head.odds(state, self.code_vectors(codes), items)
+        return odds
+
     def _all_items(self, state: Tensor, table: Tensor, catalogue: Tensor, mass: Tensor | None) -> Tensor:
-        vectors = self.item_head.vectors(table, self._code_vectors(catalogue))
+        vectors = self.item_head.vectors(table, self.code_vectors(catalogue))
         logits = self.item_head.query(state) @ vectors.T + self.item_head.bias[:-1]
         scored: Tensor = self.item_head.with_evidence(logits, mass)
         return scored
 
-    def _code_vectors(self, codes: Tensor) -> Tensor:
+    def code_vectors(self, codes: Tensor) -> Tensor:
         """(..., d_model) the sum of the vectors of a path's codes."""
         offsets = torch.arange(LEVELS, device=codes.device) * self.config.codebook_size
         return embedding(codes.clamp(min=0) + offsets, self.code_tables).sum(-2)

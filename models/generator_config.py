@@ -41,6 +41,8 @@ class GeneratorConfig:
     """Rows of the table of items: the catalogue when the model is made; later items have none. 0 = no table."""
     item_head: bool = False
     """Whether items are scored as wholes beside their codes; needs the table of items."""
+    value_items: int = 0
+    """Items with a rate of their own in the value head; 0 = no value head."""
     prior: bool = False
     """Whether neighbour evidence moves the logits."""
     dropout: float = 0.0

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.batches import Beams
+from models.values import selection_scores
 
 NOT_RANKED: Final = np.iinfo(np.int64).max
 
@@ -20,10 +21,14 @@ Ranks = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int32]
 
 
-def ranks_in_beams(beams: Beams, targets: Ints) -> Ranks:
-    """(B,) rank of each target among its beams, 1 = best; NOT_RANKED where no beam spells it."""
+def ranks_in_beams(beams: Beams, targets: Ints, value_weight: float = 0.0) -> Ranks:
+    """(B,) rank of each target among its beams, 1 = best; NOT_RANKED where no beam spells it.
+
+    Args:
+        value_weight: of models.values.selection_scores; 0 = by the generator alone.
+    """
     alive = beams.items >= 0
-    scores = np.where(alive, beams.masked_log_probs.sum(-1, dtype=np.float64), -np.inf)
+    scores = np.where(alive, selection_scores(beams.masked_log_probs, beams.values, value_weight), -np.inf)
     hit = alive & (beams.items == targets[:, None])
     score = np.where(hit, scores, -np.inf).max(1)
     ahead = (alive & ~hit & (scores >= score[:, None])).sum(1)

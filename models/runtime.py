@@ -15,6 +15,7 @@ import onnxruntime as ort
 from core.errors import ArtefactError, ContractError
 from models.batches import LEVELS, Beams, ContextBatch
 from models.trie import Trie
+from models.values import Value
 
 CONTEXT_PREFIX: Final = "context_"  # what stands before a ContextBatch field in the name of a graph input
 TRIE_PREFIX: Final = "trie_"
@@ -152,8 +153,9 @@ class UniformGenerator:
             masked[:count] = [path[2] for path in best]
             full[:count] = -np.log(self._codebook_size)
         scored = np.where(items < 0, np.float32(-np.inf), np.float32(0.0))
+        values = np.zeros((self.beam_width, len(Value)), np.float32)
         return Beams._make(
-            np.repeat(array[None], requests, axis=0) for array in (items, codes_of, masked, full, scored)
+            np.repeat(array[None], requests, axis=0) for array in (items, codes_of, masked, full, scored, values)
         )
 
 

@@ -217,7 +217,16 @@ def learn(
     folder = folder_of(home, serving.manifest.model_version)
     updated = update(load_weights(folder, serving.manifest), found.batch, found.positives, serving.catalog, args)
     staged, manifest = stage_candidate(home, serving, updated, args, spans, clock=clock)
-    judged = judge(serving, staged, manifest, found.held_out, users, table, rng=np.random.default_rng(args.seed))
+    judged = judge(
+        serving,
+        staged,
+        manifest,
+        found.held_out,
+        users,
+        table,
+        rng=np.random.default_rng(args.seed),
+        value_weight=settings.scorer.value_weight,
+    )
     version = publish_or_refuse(home, staged, manifest, judged)
     for line in reasons(judged.verdict):
         logger.info("gate %s", line)

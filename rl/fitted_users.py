@@ -177,7 +177,7 @@ def fit_users(
         InputError: the days hold no exposure of a known item of known length, or only one bin of watch share.
     """
     facts = item_facts(catalog)
-    seen = _gather(_sample_of_users(interactions, args), catalog, facts, context, since_ms, until_ms)
+    seen = _gather(sample_of_users(interactions, args.users, args.seed), catalog, facts, context, since_ms, until_ms)
     by_others = np.empty((len(seen.items), len(ITEM_FEATURES)), np.float32)
     for fold in range(_FOLDS):
         inside = seen.fold == fold
@@ -270,12 +270,13 @@ def _gather(
     return _Seen(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _sample_of_users(interactions: Iterable[Interaction], args: UserModelArguments) -> list[Interaction]:
+def sample_of_users(interactions: Iterable[Interaction], most: int, seed: int) -> list[Interaction]:
+    """The acts of `most` users, drawn by hash; of all when there are no more."""
     events = list(interactions)
     users = {event.user_id for event in events}
-    if len(users) <= args.users:
+    if len(users) <= most:
         return events
-    kept = set(sorted(users, key=lambda user_id: event_hash(f"{args.seed}\x00{user_id}"))[: args.users])
+    kept = set(sorted(users, key=lambda user_id: event_hash(f"{seed}\x00{user_id}"))[:most])
     return [event for event in events if event.user_id in kept]
 
 

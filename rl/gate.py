@@ -24,6 +24,7 @@ from models.export import TOLERANCE, beams_of
 from models.golden import load_golden
 from models.registry import GOLDEN_FILE, MODEL_FILE
 from models.runtime import Generator, OnnxGenerator
+from models.values import selection_scores
 from protos.registry.v1.manifest_pb2 import GateCheck, GateVerdict, ModelManifest
 from rl.dataset import RolloutBatch
 from rl.rewards import GlobalTable
@@ -65,6 +66,7 @@ def judge(
     table: GlobalTable,
     *,
     rng: np.random.Generator,
+    value_weight: float,
     threads: int = 1,
 ) -> Judged:
     """The verdict on the candidate in a staging folder. Never raises because of what the candidate is.
@@ -73,6 +75,7 @@ def judge(
         manifest: the candidate's.
         held_out: requests that the update has not seen; their outcomes are not looked at.
         rng: of the bootstrap.
+        value_weight: as scorers choose slates with.
     """
     checks: list[GateCheck] = []
     try:
@@ -93,9 +96,9 @@ def judge(
     old, new = (_answers(model, requests, catalog) for model in (serving.generator, generator))
     checks.append(_legality(new, catalog))
     viewers = Viewers(requests.user_ids, requests.viewers, requests.at_ms, requests.locations)
-    old_slates, new_slates = (slates(beams, requests, catalog) for beams in (old, new))
+    old_slates, new_slates = (slates(beams, viewers, catalog, value_weight) for beams in (old, new))
     old_reward, new_reward = (
-        _per_request(expected_rewards(users, viewers, shown, table)) for shown in (old_slates, new_slates)
+        per_request(expected_rewards(users, viewers, shown, table)) for shown in (old_slates, new_slates)
     )
     difference = paired_difference(old_reward, new_reward, requests.user_ids, rng)
     checks.append(
@@ -118,21 +121,22 @@ def reasons(verdict: GateVerdict) -> list[str]:
     return [f"{check.name}: {'passed' if check.passed else 'REFUSED'}: {check.reason}" for check in verdict.checks]
 
 
-def slates(beams: Beams, requests: RolloutBatch, catalog: Catalog) -> Ints:
-    """(B, SLOTS) catalogue index, -1 = empty: the best beams that a person could be shown.
+def slates(beams: Beams, viewers: Viewers, catalog: Catalog, value_weight: float) -> Ints:
+    """(B, SLOTS) catalogue index, -1 = empty: the best of what was generated that a person could be shown.
 
     A video in the person's history and a place that is closed are passed over, as a scorer does.
     """
-    items, history = beams.items, requests.viewers.history
+    items, history = beams.items, viewers.rows.history
     entries = np.arange(history["item"].shape[1]) < history["length"][:, None]
     seen = np.where(entries, catalog.indices_of(history["item"]), -2)
     longitudes = catalog.locations[items, 1]
     video = np.isnan(longitudes)
     kept = (items >= 0) & catalog.available[items] & ~((items[:, :, None] == seen[:, None, :]).any(axis=2) & video)
     zone_minutes = np.round(np.nan_to_num(longitudes) / 15.0).astype(np.int64) * 60
-    for row, at_ms in enumerate(requests.at_ms.tolist()):
+    for row, at_ms in enumerate(viewers.at_ms.tolist()):
         kept[row] &= catalog.open_at(items[row], at_ms, zone_minutes[row])
-    order = np.argsort(~kept, axis=1, kind="stable")[:, :SLOTS]
+    scores = selection_scores(beams.masked_log_probs, beams.values, value_weight)
+    order = np.argsort(np.where(kept, -scores, np.inf), axis=1, kind="stable")[:, :SLOTS]
     chosen = np.take_along_axis(np.where(kept, items, -1), order, axis=1)
     return np.asarray(chosen, np.int32)
 
@@ -156,7 +160,7 @@ def paired_difference(
     return Estimate(float(total.sum() / count.sum()), float(low), float(high))
 
 
-def _per_request(slots: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def per_request(slots: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """(B,) mean over the filled slots; NaN for an empty slate."""
     filled = (~np.isnan(slots)).sum(axis=1)
     return np.asarray(np.where(filled > 0, np.nansum(slots, axis=1) / np.maximum(filled, 1), np.nan))

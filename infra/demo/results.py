@@ -94,6 +94,14 @@ def build_report(
             "difference_95": [round(first.metrics[f"recall_difference_{end}"], 4) for end in ("low", "high")],
             "test_exposures": int(first.metrics["test_exposures"]),
         },
+        "values": {
+            name: first.metrics[name]
+            for name in (
+                *(f"watched_{name}" for name in ("found", "predicted", "log_loss", "base_log_loss")),
+                *("value_weight", "reward_by_beam", "reward_by_value", "reward_gain_low", "reward_gain_high"),
+                "recall_at_10_by_value",
+            )
+        },
         "traffic_s": round(result.traffic_s, 1),
     }
 
@@ -151,6 +159,19 @@ def show_results(show: Show, report: dict[str, Any]) -> None:
                 "version 1": quality["recall_at_10"],
                 "popularity": quality["recall_at_10_popularity"],
                 "difference, 95 %": "{:+.4f} .. {:+.4f}".format(*quality["difference_95"]),
+            }
+        ],
+    )
+    values = report["values"]
+    show.table(
+        f"choosing by predicted values with weight {values['value_weight']:g}: reward under the user model, recall@10",
+        [
+            {
+                "reward, by beam": round(values["reward_by_beam"], 4),
+                "by value": round(values["reward_by_value"], 4),
+                "gain, 95 %": f"{values['reward_gain_low']:+.4f} .. {values['reward_gain_high']:+.4f}",
+                "recall@10, by beam": quality["recall_at_10"],
+                "by value ": round(values["recall_at_10_by_value"], 4),
             }
         ],
     )

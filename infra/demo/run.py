@@ -142,6 +142,7 @@ def _train(recorded: Recorded, arguments: FirstArguments, settings: Settings, sh
             arguments,
             registry=settings.registry.home,
             streams=settings.streams,
+            value_weight=settings.scorer.value_weight,
             clock=settings.clock.clock(),
             say=show.say,
             progress=progress,

@@ -6,36 +6,35 @@ quality is measured on, and they are looked at after training.
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from itertools import chain
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from core.clock import Clock
 from core.settings import Streams
 from feature_repo.folds.context import FoldContext
 from feature_repo.services import generator_v1
+from infra.demo.first_quality import asked, generator_quality, selection_quality, value_quality
 from infra.demo.recorded import Recorded
 from models.artefact import load_artefact
-from models.batches import Ints, take_rows
+from models.batches import take_rows
 from models.catalog import Catalog, save_catalog
-from models.dataset import Samples, example_contexts, folded_samples
+from models.dataset import example_contexts, folded_samples
 from models.examples import Examples
 from models.export import export_generator
-from models.generator import Generator
 from models.golden import Golden, save_golden
-from models.metrics import popularity, ranks_in_scores, recall_at
 from models.registry import GOLDEN_FILE, MODEL_FILE, WEIGHTS_FILE, publish, stage
-from models.train_generator import Progress, TrainArguments, target_ranks, train_generator
+from models.train_generator import Progress, TrainArguments, train_generator
 from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids
+from models.train_value_head import ValueArguments, train_value_head
 from protos.registry.v1.manifest_pb2 import DataRange, ModelManifest
 from rl.candidate import REWARDS_FILE, USERS_FILE
-from rl.fitted_users import Fitted, UserModelArguments, fit_users
+from rl.fitted_users import Fitted, UserModelArguments, fit_users, sample_of_users
 from rl.rewards import save_global_table
+from rl.shown import shown_of_log
 
 BEAM_WIDTH: Final = 32
 GOLDEN_REQUESTS: Final = 32
@@ -51,6 +50,9 @@ class FirstArguments:
 
     semantic_ids: SemanticIdArgs = field(default_factory=SemanticIdArgs)
     generator: TrainArguments = field(default_factory=lambda: TrainArguments(epochs=4, train_s=60.0))
+    values: ValueArguments = field(default_factory=ValueArguments)
+    value_users: int = 4_000
+    """Users whose exposures the value head learns from; a sample by hash when there are more."""
     users: UserModelArguments = field(default_factory=UserModelArguments)
     beam_width: int = BEAM_WIDTH
     """Paths kept per level; at most this many candidates per request."""
@@ -72,6 +74,7 @@ def train_first_version(
     *,
     registry: Path,
     streams: Streams,
+    value_weight: float,
     clock: Clock,
     say: Callable[[str], None],
     progress: Callable[[Progress], None],
@@ -88,11 +91,15 @@ def train_first_version(
     samples = folded_samples(recorded.past, context, since_ms=recorded.training_start_ms)
     examples = Examples(*example_contexts(samples, catalog))
     say(f"generator: {len(examples.items):,} examples")
+    shape = replace(arguments.generator.config, value_items=len(catalog))
+    arguments = replace(arguments, generator=replace(arguments.generator, config=shape))
     trained = train_generator(examples, catalog.codes, arguments.generator, progress=progress)
 
-    say("quality on the first live day")
-    metrics = {"loss": trained.curve[-1].loss, "train_s": trained.seconds, "examples": float(len(examples.items))}
-    metrics |= quality(recorded, context, catalog, trained.generator, samples, arguments.beam_width)
+    say("value head, on what was shown")
+    days = {"since_ms": recorded.training_start_ms, "until_ms": recorded.live_start_ms}
+    people = sample_of_users(recorded.past, arguments.value_users, arguments.values.seed)
+    shown = shown_of_log(people, trained.generator, catalog, context, **days)
+    train_value_head(trained.generator, shown, catalog.codes, arguments.values)
 
     say("user model and reward table of the same days, for the gates to come")
     fitted = fit_users(
@@ -100,9 +107,15 @@ def train_first_version(
         catalog,
         context,
         arguments.users,
-        since_ms=recorded.training_start_ms,
-        until_ms=recorded.live_start_ms,
+        **days,
     )
+
+    say("quality on the first live day")
+    metrics = {"loss": trained.curve[-1].loss, "train_s": trained.seconds, "examples": float(len(examples.items))}
+    question = asked(recorded, context, catalog, trained.generator, arguments.beam_width)
+    metrics |= generator_quality(question, recorded, catalog, samples)
+    metrics |= value_quality(recorded, context, catalog, trained.generator, arguments.value_users)
+    metrics |= selection_quality(question, catalog, fitted, value_weight)
 
     say("export to ONNX, held against torch")
     staged = stage(registry)
@@ -118,58 +131,6 @@ def train_first_version(
     version = publish(registry, staged, _manifest(recorded, arguments, catalog, metrics, clock))
     load_artefact(registry, version, threads=1)
     return FirstVersion(version, catalog, fitted, metrics, learned.health.lines())
-
-
-def quality(
-    recorded: Recorded,
-    context: FoldContext,
-    catalog: Catalog,
-    generator: Generator,
-    before: Samples,
-    beam_width: int,
-) -> dict[str, float]:
-    """Recall@10 of the next good item on the first live day: the generator's beams against popularity.
-
-    Popularity counts good exposures before the live day; its half-life is the one that did best on the last
-    day before. Both see every item of the catalogue.
-    """
-    day = (recorded.live_start_ms, recorded.live_start_ms + DAY_MS)
-    known = chain(recorded.imported, recorded.live)
-    samples = folded_samples(known, context, since_ms=day[0], until_ms=day[1])
-    batch, targets = example_contexts(samples, catalog)
-    chosen = np.random.default_rng(0).permutation(len(targets))[:TEST_EXPOSURES]
-    examples = Examples(take_rows(batch, chosen), targets[chosen])
-    ranks = target_ranks(generator, examples, catalog.trie, beam_width=beam_width)
-    items = catalog.indices_of(before.items)
-    good = items >= 0
-    counts = _popularity(items[good], before.at_ms[good], len(catalog), day[0])
-    theirs = ranks_in_scores(counts, targets[chosen, 0])
-    low, high = _interval((ranks <= 10).astype(np.float64) - (theirs <= 10))
-    return {
-        "recall_at_10": recall_at(ranks, 10),
-        "recall_at_10_popularity": recall_at(theirs, 10),
-        "recall_difference_low": low,
-        "recall_difference_high": high,
-        "test_exposures": float(len(chosen)),
-    }
-
-
-def _interval(differences: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of paired differences."""
-    drawn = np.random.default_rng(0).integers(0, len(differences), (RESAMPLES, len(differences)))
-    low, high = np.quantile(differences[drawn].mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _popularity(items: Ints, at_ms: npt.NDArray[np.int64], count: int, now_ms: int) -> npt.NDArray[np.float64]:
-    last_day = at_ms >= now_ms - DAY_MS
-
-    def recall(half_life_h: float) -> float:
-        scores = popularity(items, at_ms, count=count, now_ms=now_ms - DAY_MS, half_life_h=half_life_h)
-        return recall_at(ranks_in_scores(scores, items[last_day]), 10)
-
-    best = max(_HALF_LIVES_H, key=recall)
-    return popularity(items, at_ms, count=count, now_ms=now_ms, half_life_h=best)
 
 
 def _manifest(

@@ -53,6 +53,7 @@ class Wanted:
     serving: Serving | None = None
     exploration_share: float = 0.0
     max_queue: int = 64
+    value_weight: float = 1.0
     opened: bool = True
 
 
@@ -74,7 +75,12 @@ def twenty() -> Serving:
 @pytest.fixture
 async def scorer(wanted: Wanted) -> AsyncIterator[ScorerWorld]:
     """A scorer that answers on a free port."""
-    settings = Scorer(exploration_share=wanted.exploration_share, max_queue=wanted.max_queue, default_deadline_ms=2000)
+    settings = Scorer(
+        exploration_share=wanted.exploration_share,
+        max_queue=wanted.max_queue,
+        value_weight=wanted.value_weight,
+        default_deadline_ms=2000,
+    )
     world_clock = clock()
     host = Host(wanted.serving or twenty())
     batcher: Batcher[Question, Generated] = Batcher(host.answer, max_batch_size=4, max_wait_ms=1)
@@ -89,6 +95,7 @@ async def scorer(wanted: Wanted) -> AsyncIterator[ScorerWorld]:
         rng=rng,
         service_radius_m=30_000.0,
         location_resolution=9,
+        value_weight=settings.value_weight,
     )
     impressions = ImpressionLog(sink)
     service = RecommendService(clock=world_clock, rng=rng, settings=settings, location_resolution=9)

@@ -16,6 +16,7 @@ from grpc_api.selection import slot_log_probs
 from models.batches import Beams, ContextBatch
 from models.runtime import UniformGenerator
 from models.trie import Trie
+from models.values import Value
 from protos.events.v1.impression_pb2 import Impression
 from protos.events.v1.interaction_pb2 import Location, Origin
 from protos.scoring.v1.recommend_pb2 import RecommendRequest, RecommendResponse
@@ -39,6 +40,20 @@ class Misbehaving(UniformGenerator):
         if self.fail:
             raise RuntimeError("out of memory")
         return super().generate(batch, trie)
+
+
+class Foreseeing(UniformGenerator):
+    """A generator that finds all paths equally likely and foresees a long watch of one item."""
+
+    def __init__(self, wanted: int) -> None:
+        super().__init__(16, CODES)
+        self.wanted = wanted
+
+    def generate(self, batch: ContextBatch, trie: Trie) -> Beams:
+        beams = super().generate(batch, trie)
+        odds = np.where(beams.items == self.wanted, 0.9, 0.1).astype(np.float32)
+        beams.values[..., Value.WATCHED] = odds * (beams.items >= 0)
+        return beams
 
 
 def names(answer: RecommendResponse) -> list[str]:
@@ -104,6 +119,23 @@ async def test_an_unknown_user_of_an_empty_world_still_gets_live_items(scorer: S
     answer = await ask(scorer, user_id="nobody", slate_size=20)
     assert sources(answer) == ["catalog"] * 20
     assert not answer.degraded
+
+
+@pytest.mark.parametrize(
+    ("wanted", "first"),
+    [(Wanted(value_weight=0.0), "p6"), (Wanted(value_weight=1.0), "v5")],
+    ids=["by-beam", "by-value"],
+)
+async def test_what_is_foreseen_counts_by_its_weight_and_is_logged(known: ScorerWorld, first: str) -> None:
+    catalog = known.host.serving.catalog
+    index = catalog.index_of("v5")
+    assert index is not None
+    known.host.swap(known.host.serving._replace(generator=Foreseeing(index)))
+    assert names(await ask(known))[0] == first
+    (impression,) = known.logged()
+    assert {one.item_id: round(one.values[Value.WATCHED], 1) for one in impression.candidates}["v5"] == 0.9
+    assert impression.policy_version == ("beam+pl@1" if first == "p6" else "beam+value*1+pl@1")
+    assert impression.slots[0].candidate_index >= 0
 
 
 async def test_a_request_without_an_id_gets_one(known: ScorerWorld) -> None:
@@ -330,7 +362,7 @@ async def test_the_impression_holds_everything_learning_needs(known: ScorerWorld
     assert impression.request_id == answer.request_id
     assert impression.served_at.ToMilliseconds() == NOW_MS
     assert impression.catalog_offset == 17
-    assert impression.policy_version == "beam+pl@1"
+    assert impression.policy_version == "beam+value*1+pl@1"
     assert impression.numeric_precision == "float32"
     coarse = centre_of(cell_of(*HERE, 9))
     assert (impression.location.latitude, impression.location.longitude) == coarse

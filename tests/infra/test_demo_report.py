@@ -40,6 +40,16 @@ METRICS = {
     "recall_difference_low": 0.01,
     "recall_difference_high": 0.03,
     "test_exposures": 200.0,
+    "watched_found": 0.33,
+    "watched_predicted": 0.34,
+    "watched_log_loss": 0.61,
+    "watched_base_log_loss": 0.63,
+    "value_weight": 1.0,
+    "reward_by_beam": 0.5594,
+    "reward_by_value": 0.5656,
+    "reward_gain_low": 0.0054,
+    "reward_gain_high": 0.0069,
+    "recall_at_10_by_value": 0.093,
 }
 STORED = Stored(
     users=7, applied=90, duplicates=6, records=50, impressions=2, outcomes=3, let_go=1, rejected=4, behind=0, waiting=0
@@ -114,7 +124,7 @@ def test_a_report_has_every_number_that_was_promised(sound: dict[str, Any]) -> N
     promised = (
         "events_sent events_kept events_applied events_rejected duplicates_skipped requests degraded_requests "
         "illegal_items impressions_logged outcomes_joined freshness_ms recommend_ms model_versions gate reward "
-        "quality wall_s"
+        "quality values wall_s"
     )
     assert set(promised.split()) <= sound.keys()
     assert {"p50", "p99"} == sound["freshness_ms"].keys() == sound["recommend_ms"].keys()

@@ -201,7 +201,12 @@ def two_beams(first: float, second: float, items: tuple[int, int] = (7, 8)) -> B
     """One request; each item's three log-probabilities are equal."""
     log_probs = np.array([[[first] * 3, [second] * 3]], np.float32)
     return Beams(
-        np.array([items], np.int32), np.zeros((1, 2, 3), np.int32), log_probs, log_probs, np.zeros((1, 2), np.float32)
+        np.array([items], np.int32),
+        np.zeros((1, 2, 3), np.int32),
+        log_probs,
+        log_probs,
+        np.zeros((1, 2), np.float32),
+        np.zeros((1, 2, 3), np.float32),
     )
 
 

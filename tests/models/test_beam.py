@@ -15,6 +15,7 @@ from models.context_processor import context_tensors
 from models.export import beams_of
 from models.generator import Generator
 from models.trie import set_live
+from models.values import Value
 from tests.models.worlds import random_context, random_trie, small_generator
 
 SIZE = 5
@@ -64,6 +65,7 @@ def as_beams(paths: list[Path], items: dict[tuple[int, ...], int], width: int) -
         np.full((1, width, LEVELS), -np.inf, np.float32),
         np.full((1, width, LEVELS), -np.inf, np.float32),
         np.full((1, width), -np.inf, np.float32),
+        np.zeros((1, width, len(Value)), np.float32),
     )
     for rank, path in enumerate(paths):
         beams.items[0, rank] = items[tuple(path.codes)]

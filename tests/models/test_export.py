@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from core.errors import ArtefactError, ContractError
 from models.batches import Beams, ContextBatch, beam_difference, take_rows
@@ -44,7 +45,7 @@ def runtime(exported: Exported) -> OnnxGenerator:
 def test_the_golden_answer_is_what_torch_answers(exported: Exported) -> None:
     expected = beams_of(exported.generator, exported.golden, exported.trie, WIDTH)
     assert beam_difference(expected, exported.answer) < 1e-5
-    assert [field.dtype for field in exported.answer] == [np.int32, np.int32, np.float32, np.float32, np.float32]
+    assert [field.dtype for field in exported.answer] == [np.int32] * 2 + [np.float32] * 4
     assert np.array_equal(expected.items, exported.answer.items)
 
 
@@ -133,14 +134,19 @@ def test_one_golden_request_is_too_few(exported: Exported, tmp_path: Path) -> No
         )
 
 
-def test_a_prior_and_an_item_head_export_with_the_rest(tmp_path: Path) -> None:
-    """Evidence, context blocks, table and head: the exporter holds the graph to torch, also on another trie."""
+def test_a_prior_and_both_heads_export_with_the_rest(tmp_path: Path) -> None:
+    """Evidence, context blocks, table and heads: the exporter holds the graph to torch, also on another trie."""
     rng = np.random.default_rng(0)
-    shape = {"kv_groups": 4, "prior": True, "items": 60, "item_head": True, "context_blocks": 1}
+    shape = {"kv_groups": 4, "prior": True, "items": 60, "item_head": True, "context_blocks": 1, "value_items": 60}
     generator = small_generator(config=small_config(SIZE, **shape))
+    with torch.no_grad():
+        generator.value_head.rates.normal_()
+        generator.value_head.w_does.normal_()
+        generator.value_head.w_fits.normal_()
     golden, (trie, _, _) = random_context(rng, 3, SIZE), random_trie(rng, 60, SIZE, 0.7)
     export_generator(generator, tmp_path / "model.onnx", golden, trie, beam_width=WIDTH)
     other, (grown, _, _) = random_context(rng, 5, SIZE), random_trie(rng, 90, SIZE, 0.5)
     found = OnnxGenerator.load(tmp_path / "model.onnx", threads=1).generate(other, grown)
     assert beam_difference(beams_of(generator, other, grown, WIDTH), found) < 1e-4
     assert found.item_logits[found.items >= 0].std() > 0
+    assert found.values[found.items >= 0].std() > 0

@@ -13,7 +13,8 @@ HOUR_MS = 3_600_000
 
 def beams(items: list[list[int]], scores: list[list[float]]) -> Beams:
     per_code = np.repeat(np.array(scores, np.float32)[:, :, None] / 3, 3, axis=2)
-    return Beams(np.array(items, np.int32), np.zeros(per_code.shape, np.int32), per_code, per_code, per_code.sum(-1))
+    codes, values = np.zeros(per_code.shape, np.int32), np.zeros(per_code.shape, np.float32)
+    return Beams(np.array(items, np.int32), codes, per_code, per_code, per_code.sum(-1), values)
 
 
 def test_the_rank_is_the_place_among_the_beams() -> None:

@@ -38,14 +38,6 @@ def random_context(rng: np.random.Generator, requests: int, codebook_size: int) 
     )
 
 
-def random_near(rng: np.random.Generator, requests: int) -> npt.NDArray[np.int32]:
-    near = np.full((requests, NEAR), -1, np.int32)
-    for row in near:
-        count = rng.integers(0, 20)
-        row[:count] = rng.permutation(60)[:count]
-    return near
-
-
 def random_paths(rng: np.random.Generator, items: int, codebook_size: int) -> npt.NDArray[np.int32]:
     """At most `items` distinct paths, in random order."""
     numbers = rng.choice(codebook_size**LEVELS, min(items, codebook_size**LEVELS), replace=False)

@@ -1,7 +1,9 @@
 """A small city in one process: the log, the states, served slates and their outcomes, as the platform makes them."""
 
 import itertools
+import json
 from collections import defaultdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,19 +127,20 @@ def _publish_first(home: Path, catalog: Catalog, examples: list[tuple[UserState,
     rows = rows_of([state for state, _, _ in examples])
     contexts = context_batch(rows, catalog, np.array([at_ms for _, _, at_ms in examples]))
     items = np.array([[index] for _, index, _ in examples], np.int32)
-    args = TrainArguments(config=SHAPE, epochs=2, batch_size=64)
+    args = TrainArguments(config=replace(SHAPE, value_items=len(catalog)), epochs=2, batch_size=64)
     generator = train_generator(Examples(contexts, items), catalog.codes, args).generator
+    with torch.no_grad():
+        generator.value_head.rates.normal_()  # no fit, but values that differ
     golden = ContextBatch._make(field[:4] for field in contexts)
     staged = stage(home)
     beams = export_generator(generator, staged / MODEL_FILE, golden, catalog.trie, beam_width=24)
     save_golden(Golden(golden, beams), staged / GOLDEN_FILE)
     save_catalog(catalog, staged)
     torch.save(generator.state_dict(), staged / WEIGHTS_FILE)
-    config = '{"codebook_size": 8, "d_model": 32, "layers": 2, "heads": 4, "kv_groups": 4, "d_feature": 4}'
     manifest = ModelManifest(
         tokenizer_version=1,
         catalog_digest=catalog.digest(),
-        training_arguments_json=f'{{"generator": {{"config": {config}}}}}',
+        training_arguments_json=json.dumps({"generator": asdict(args)}),
         beam_width=24,
     )
     return load_artefact(home, publish(home, staged, manifest), threads=1)

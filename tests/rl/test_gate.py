@@ -61,6 +61,7 @@ def judged(world: World, found: Rollouts, candidate: Path, manifest: ModelManife
         world.users,
         world.table,
         rng=np.random.default_rng(0),
+        value_weight=0.0,
     )
 
 

@@ -52,6 +52,11 @@ def test_an_update_moves_towards_what_was_good_and_stays_near(
     assert np.isfinite(report.gradient_norm_max)
 
 
+def test_an_update_leaves_the_value_head_as_it_was(world: World, serving: Generator, found: Rollouts) -> None:
+    before, after = (each.value_head.state_dict() for each in (serving, run(world, serving, found).generator))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_serving_weights_are_left_alone(world: World, serving: Generator, found: Rollouts) -> None:
     before = {name: weight.clone() for name, weight in serving.named_parameters()}
     updated = run(world, serving, found).generator
