@@ -87,6 +87,17 @@ def _generator(name: str) -> Callable[[Ground, Setting], Model]:
     return build
 
 
+def _values(name: str) -> Callable[[Ground, Setting], Model]:
+    def build(ground: Ground, setting: Setting) -> Model:
+        from benchmarks.quality.generative import Generative, GenerativeArgs
+        from benchmarks.quality.values import Values
+
+        generative = Generative("generator", GenerativeArgs(), ground.weights, 0.0, ground.say)
+        return Values(name, generative, setting.get("value_weight", 1.0))
+
+    return build
+
+
 def _fused(name: str, one: str, other: str) -> Entry:
     def build(ground: Ground, setting: Setting) -> Model:
         return Mixture(name, [ground.chosen(one), ground.chosen(other)], [1.0, setting["weight"]], shares=True)
@@ -131,5 +142,9 @@ ENTRIES: Final[dict[str, Entry]] = {
     "generator": Entry(_generator("generator"), seeded=True),
     "generator+items": Entry(
         _generator("generator+items"), _each("item_weight", 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), seeded=True
+    ),
+    "values": Entry(_values("values"), seeded=True),
+    "generator+values": Entry(
+        _values("generator+values"), _each("value_weight", 0.25, 0.5, 1.0, 1.5, 2.0, 3.0), seeded=True
     ),
 }

@@ -66,7 +66,7 @@ class GenerativeArgs:
     )
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """What the beams of B requests found."""
 
     items: Ints  # (B, K) catalogue index, -1 = no beam
@@ -109,26 +109,40 @@ class Generative:
             self._train(split, train, folder)
         self._graph = OnnxGenerator.load(folder / "model.onnx", threads=1)
 
+    @property
+    def catalog(self) -> Catalog:
+        """The items with their codes."""
+        assert self._catalog is not None, "fit comes first"
+        return self._catalog
+
+    def with_value_head(self) -> Generator:
+        """The trained weights, and a value head that knows nothing yet."""
+        assert self._folder is not None, "fit comes first"
+        items = len(self.catalog)
+        shape = replace(self._args.train.config, items=items, value_items=items)
+        generator = Generator(shape)
+        generator.load_state_dict(torch.load(self._folder / "weights.pt", weights_only=True), strict=False)
+        return generator.eval()
+
     def scores(self, split: Split, asked: Longs) -> Floats:
         """Log-probability of the beam, with the item head's opinion by its weight; -inf without a beam."""
-        assert self._catalog is not None, "fit comes first"
-        beams = self._beams(split, split.asked[asked])
+        beams = self.beams(split, split.asked[asked])
         scores = np.full((len(asked), len(split.items)), -np.inf, np.float32)
         rows, ranks = np.nonzero(beams.items >= 0)
         found = beams.log_probs + self._item_weight * beams.item_logits
         scores[rows, beams.items[rows, ranks]] = found[rows, ranks]
         return scores
 
-    def _beams(self, split: Split, acts: Longs) -> "_Found":
+    def beams(self, split: Split, acts: Longs) -> "Found":
         """The graph's answers for these acts; from disk when it was asked before, since only the weight differs."""
-        assert self._graph is not None and self._catalog is not None and self._folder is not None, "fit comes first"
+        assert self._graph is not None and self._folder is not None, "fit comes first"
         kept = self._folder / f"beams-{hashlib.blake2b(acts.tobytes(), digest_size=8).hexdigest()}.npz"
         if kept.exists():
             with np.load(kept) as arrays:
-                return _Found(*(arrays[field] for field in _Found._fields))
-        context = contexts(split, acts, self._catalog.codes, self._args.train.config.tokens, self._sources)
-        beams = self._graph.generate(context, self._catalog.trie)
-        found = _Found(beams.items, beams.masked_log_probs.sum(-1), beams.item_logits)
+                return Found(*(arrays[field] for field in Found._fields))
+        context = contexts(split, acts, self.catalog.codes, self._args.train.config.tokens, self._sources)
+        beams = self._graph.generate(context, self.catalog.trie)
+        found = Found(beams.items, beams.masked_log_probs.sum(-1), beams.item_logits)
         partial = kept.with_suffix(".partial.npz")
         np.savez(partial, allow_pickle=False, **found._asdict())
         partial.replace(kept)
@@ -173,7 +187,9 @@ def begun(train: TrainArguments, vectors: Floats) -> Generator:
 
 
 def _digest(split: Split, catalog: Catalog, train: TrainArguments, args: GenerativeArgs) -> str:
-    made = hashlib.blake2b(json.dumps([asdict(train), args.beam_width, args.codebook_size]).encode(), digest_size=8)
+    decided = asdict(train)
+    del decided["config"]["value_items"]  # a value head is trained apart, and never decides what the generator is
+    made = hashlib.blake2b(json.dumps([decided, args.beam_width, args.codebook_size]).encode(), digest_size=8)
     for column in (*split.events, split.learn, catalog.codes):
         made.update(np.ascontiguousarray(column).tobytes())
     return made.hexdigest()

@@ -1,6 +1,6 @@
 """Runs of models on one question, kept on disk as they end: an interrupted queue goes on where it was.
 
-    <folder>/<data>/weights/              trained networks, by a digest of what made them
+    <folder>/weights/                     trained networks, by a digest of what made them
     <folder>/<data>/<model>/chosen.json   the setting that the valid stage chose, and what each one reached
     <folder>/<data>/<model>/seed-<n>.npz  the test stage: rank and score of each asked act
 
@@ -48,7 +48,7 @@ class Workshop:
     def __init__(self, data: str, home: Path, folder: Path, say: Callable[[str], None]) -> None:
         if data not in QUESTIONS:
             raise InputError(f"found --data {data}, expected one of {', '.join(QUESTIONS)}")
-        self.data, self.weights, self.say = data, folder / data / "weights", say
+        self.data, self.weights, self.say = data, folder / "weights", say
         self._home, self._folder = home, folder / data
         self._cooccurrence = Once(lambda split: cooccurrence(good_sequences(split), len(split.items), keep=400))
         self._text = Once(lambda split: text_neighbours(split.items))

@@ -4,11 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks.quality.contexts import contexts, learnable, own_evidence
 from benchmarks.quality.evaluation import evaluate
 from benchmarks.quality.generative import Generative, GenerativeArgs
-from benchmarks.quality.split import good_sequences
+from benchmarks.quality.split import Split, good_sequences
+from benchmarks.quality.values import Values
+from core.errors import InputError
 from models.evidence import near_items
 from models.neighbours import cooccurrence, text_neighbours
 from tests.benchmarks.quality.worlds import ITEMS, changed_from, walks
@@ -58,3 +61,48 @@ def test_it_learns_the_walk_and_is_read_again(tmp_path: Path) -> None:
     again.fit(split, seed=0)
     assert len(said) == trained, "trained again"
     assert np.mean(evaluate(again, split).ranks == 1) > 0.8
+
+
+def watched(exposed: bool) -> Split:
+    """The walk, where half of what is shown is passed over: things on even shelves are watched by everybody."""
+    split = walks()
+    good = split.events.items // 3 % 2 == 0
+    events = split.events._replace(good=good, shares=np.where(good, 0.9, 0.1).astype(np.float32))
+    return split._replace(events=events, exposed=exposed)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("weights")
+
+
+def values(kept: Path) -> Values:
+    return Values("values", Generative("generator", small(), kept, 0.0, lambda line: None), 1.0)
+
+
+def test_values_order_what_was_shown_and_choose_among_beams(kept: Path) -> None:
+    even = np.arange(ITEMS) // 3 % 2 == 0
+    split, model = watched(True), values(kept)
+    model.fit(split, seed=0)
+    odds = model.scores(split, np.arange(len(split.asked)))
+    assert odds[:, even].min() > odds[:, ~even].max()
+    assert (odds > 0).all() and (odds < 1).all()
+    split, model = watched(False), values(kept)
+    model.fit(split, seed=0)
+    assert np.isfinite(model.scores(split, np.arange(len(split.asked)))).any(axis=1).all()
+    assert len(list(kept.glob("*/model.onnx"))) == 1, "both questions share one generator"
+
+
+def test_values_know_nothing_of_what_they_are_asked_for_or_later(kept: Path) -> None:
+    split, model = watched(True), values(kept)
+    model.fit(split, seed=0)
+    for asked in range(5):
+        later = changed_from(split, int(split.asked[asked]))
+        one = np.array([asked])
+        np.testing.assert_array_equal(model.scores(split, one), model.scores(later, one))
+
+
+def test_values_without_exposures_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="protocol with exposures"):
+        values(tmp_path).fit(walks(), seed=0)
+    assert not list(tmp_path.iterdir())
