@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from benchmarks.quality.averaged import Averaged
 from benchmarks.quality.models import Model
 from benchmarks.quality.neighbours import Mixture, NeighbourScores
 from benchmarks.quality.places import Near, Visits, VisitWeights
@@ -87,6 +88,13 @@ def _generator(name: str) -> Callable[[Ground, Setting], Model]:
     return build
 
 
+def _averaged(name: str) -> Callable[[Ground, Setting], Model]:
+    def build(ground: Ground, setting: Setting) -> Model:
+        return Averaged(f"{name}-averaged", [ground.chosen(name), ground.chosen(name)])
+
+    return build
+
+
 def _values(name: str) -> Callable[[Ground, Setting], Model]:
     def build(ground: Ground, setting: Setting) -> Model:
         from benchmarks.quality.generative import Generative, GenerativeArgs
@@ -143,6 +151,8 @@ ENTRIES: Final[dict[str, Entry]] = {
     "generator+items": Entry(
         _generator("generator+items"), _each("item_weight", 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), seeded=True
     ),
+    "generator-averaged": Entry(_averaged("generator"), seeded=True),
+    "generator+items-averaged": Entry(_averaged("generator+items"), seeded=True),
     "values": Entry(_values("values"), seeded=True),
     "generator+values": Entry(
         _values("generator+values"), _each("value_weight", 0.25, 0.5, 1.0, 1.5, 2.0, 3.0), seeded=True

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from benchmarks.quality.averaged import Averaged
 from benchmarks.quality.models import Model
 from benchmarks.quality.neighbours import Mixture, NeighbourScores, Once
 from benchmarks.quality.places import Near, Visits, VisitWeights
@@ -141,3 +142,31 @@ def test_a_baseline_without_anything_to_learn_from_still_answers(make: Callable[
     model = make()
     model.fit(split, 0)
     assert np.isfinite(model.scores(split, np.arange(1))).all()
+
+
+class Says:
+    """Odds of items, other ones for each seed."""
+
+    name = "says"
+
+    def __init__(self) -> None:
+        self.seed = -1
+
+    def fit(self, split: Split, seed: int) -> None:
+        self.seed = seed
+
+    def scores(self, split: Split, asked: np.ndarray) -> np.ndarray:
+        odds = np.zeros((len(asked), ITEMS))
+        odds[:, self.seed], odds[:, self.seed + 1] = 3.0, 1.0
+        with np.errstate(divide="ignore"):
+            return np.log(odds).astype(np.float32)
+
+
+def test_an_average_is_the_mean_of_odds_of_trainings_with_seeds_of_their_own() -> None:
+    parts, split = [Says(), Says()], walks()
+    model = Averaged("averaged", parts)
+    model.fit(split, seed=3)
+    assert [part.seed for part in parts] == [6, 7]
+    odds = np.exp(model.scores(split, np.arange(2)))
+    np.testing.assert_allclose(odds[:, 6:9], np.tile([0.375, 0.5, 0.125], (2, 1)), rtol=1e-6)
+    assert (odds[:, :6] == 0).all(), "what no part has found is not ranked"
