@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.layouts import UserRows
-from models.batches import Beams, context_batch
+from models.batches import Beams
 from models.catalog import Catalog
+from models.contexts import context_batch
 from models.runtime import Generator
 from protos.registry.v1.manifest_pb2 import ModelManifest
 

@@ -21,7 +21,7 @@ from feature_repo.layouts import USER, UserRows, user_rows
 from grpc_api.catalog_log import CatalogLog, bring_up_to_date
 from grpc_api.serving import Host, Serving
 from models.artefact import load_artefact
-from models.batches import context_batch
+from models.contexts import context_batch
 from models.registry import current
 from protos.catalog.v1.catalog_pb2 import CatalogRecord
 

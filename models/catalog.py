@@ -19,13 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy import sparse
 
 from core.errors import ArtefactError, ContractError, InputError, TooLarge
 from core.ids import ItemKey, item_key
 from feature_repo.folds.act import UNKNOWN_PLACE, ItemTable
 from models.items import ITEM_COLUMNS, items_of, table_of
+from models.neighbours import load_neighbours, save_neighbours
 from models.opening_hours import MAX_INTERVALS, open_at, week_of
-from models.registry import CATALOG_FILE, TOKENIZER_FILE
+from models.registry import CATALOG_FILE, NEIGHBOURS_FILE, TOKENIZER_FILE
 from models.semantic_ids import code_groups, free_path
 from models.tiers import item_table
 from models.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
@@ -81,6 +83,9 @@ class Catalog:
         self._locations = np.full((room, 2), np.nan)
         self._weeks = np.zeros((room, MAX_INTERVALS, 2), np.int16)
         self._table: ItemTable | None = None
+        self.neighbours: tuple[sparse.csr_array, ...] = ()
+        """Of the items that were there when they were counted, by each source of models.evidence; none = no evidence.
+        They are not part of the digest: they may be counted anew at any time."""
         for item, path, vector in zip(items, codes, vectors, strict=True):
             self._append(item, path, vector)
         self._sort_keys()
@@ -304,7 +309,7 @@ class Catalog:
 
 
 def save_catalog(catalog: Catalog, folder: Path) -> None:
-    """`folder` holds the catalogue and its tokenizer; equal contents give equal bytes."""
+    """`folder` holds the catalogue, its tokenizer and its neighbours; equal contents give equal bytes."""
     table = table_of(catalog.items)
     size, levels = catalog.codes.shape
     columns = {
@@ -317,6 +322,8 @@ def save_catalog(catalog: Catalog, folder: Path) -> None:
     table = table.replace_schema_metadata({"digest": catalog.digest(), "capacity": str(catalog.capacity)})
     pq.write_table(table, folder / CATALOG_FILE, compression="zstd")
     save_tokenizer(catalog.tokenizer, folder / TOKENIZER_FILE)
+    if catalog.neighbours:
+        save_neighbours(catalog.neighbours, folder / NEIGHBOURS_FILE)
 
 
 def load_catalog(folder: Path) -> Catalog:
@@ -347,6 +354,8 @@ def load_catalog(folder: Path) -> Catalog:
             f"{path}: found contents of digest {catalog.digest()[:12]}, expected {said['digest'][:12]}; "
             "catalogue and tokenizer were not published together"
         )
+    if (folder / NEIGHBOURS_FILE).exists():
+        catalog.neighbours = load_neighbours(folder / NEIGHBOURS_FILE, len(catalog))
     return catalog
 
 

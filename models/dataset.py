@@ -25,8 +25,9 @@ from feature_repo.folds.context import FoldContext, Record
 from feature_repo.folds.history import EXPOSURE_S
 from feature_repo.folds.user import EMPTY, UserState, fold_record, rows_of
 from feature_repo.layouts import UserRows
-from models.batches import ContextBatch, Ints, context_batch
+from models.batches import ContextBatch, Ints
 from models.catalog import Catalog
+from models.contexts import context_batch
 from protos.events.v1.activity_pb2 import Activity
 from protos.events.v1.interaction_pb2 import Action, Interaction
 

@@ -9,13 +9,15 @@ is counted is what the caller hands in: sequences that end before the time of a 
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from core.errors import InputError
+from core.errors import ArtefactError, InputError
 from protos.catalog.v1.catalog_pb2 import Item
 
 _WORD: Final = re.compile(r"\w+")
@@ -117,6 +119,42 @@ def text_rows(items: Sequence[Item]) -> sparse.csr_array:
     counts.data = (1 + np.log(counts.data)) * idf[counts.indices]
     lengths = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1))).ravel()
     return (sparse.diags_array(1 / np.where(lengths > 0, lengths, 1)) @ counts).tocsr().astype(np.float32)
+
+
+def save_neighbours(sources: Sequence[sparse.csr_array], path: Path) -> None:
+    """`path` (.npz) holds the (I, I) weights of every source; equal contents give equal bytes."""
+    arrays = {
+        f"{name}_{place}": array
+        for place, source in enumerate(sources)
+        for name, array in (("starts", source.indptr), ("items", source.indices), ("weights", source.data))
+    }
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def load_neighbours(path: Path, items: int) -> tuple[sparse.csr_array, ...]:
+    """What `save_neighbours` wrote.
+
+    Args:
+        items: of the catalogue; the tables may have fewer rows.
+
+    Raises:
+        ArtefactError: the file is damaged, or of a larger catalogue.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            count = len(arrays.files) // 3
+            parts = [[arrays[f"{name}_{n}"] for name in ("weights", "items", "starts")] for n in range(count)]
+        sizes = {len(starts) - 1 for _, _, starts in parts}
+        tables = tuple(sparse.csr_array(tuple(part), shape=(size, size)) for size in sizes for part in parts)
+        for table in tables:
+            table.check_format()
+    except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
+        raise ArtefactError(f"{path}: found no readable neighbours ({error}); publish the version again") from None
+    if len(sizes) != 1 or max(sizes) > items:
+        raise ArtefactError(
+            f"{path}: found neighbours of {sorted(sizes)} items, expected one size of at most {items}; count them anew"
+        )
+    return tables
 
 
 def item_words(item: Item) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Published versions: a folder each, whole or not at all, and a pointer to the one that serves.
 
     home/
-      00000001/   model.onnx  catalog.parquet  tokenizer.npz  golden.npz  weights.pt  manifest.json
+      00000001/   model.onnx  catalog.parquet  tokenizer.npz  [neighbours.npz]  golden.npz  weights.pt  manifest.json
       00000002/   ...
       CURRENT     the number of the version that serves
       .staging-*  what is being made, or was when its maker died; may be deleted
@@ -27,6 +27,7 @@ from protos.registry.v1.manifest_pb2 import FileDigest, ModelManifest
 MODEL_FILE: Final = "model.onnx"
 CATALOG_FILE: Final = "catalog.parquet"
 TOKENIZER_FILE: Final = "tokenizer.npz"
+NEIGHBOURS_FILE: Final = "neighbours.npz"  # where the generator has a prior
 GOLDEN_FILE: Final = "golden.npz"
 WEIGHTS_FILE: Final = "weights.pt"
 MANIFEST_FILE: Final = "manifest.json"

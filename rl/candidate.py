@@ -23,6 +23,7 @@ from models.registry import (
     CATALOG_FILE,
     GOLDEN_FILE,
     MODEL_FILE,
+    NEIGHBOURS_FILE,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     current,
@@ -43,7 +44,7 @@ from rl.user_model import UserModel
 USERS_FILE: Final = "users.npz"  # the fitted user model, published with the first version and carried on
 REWARDS_FILE: Final = "rewards.npz"  # the frozen global reward table, likewise
 READ_TIMEOUT_S: Final = 60.0
-_CARRIED: Final = (CATALOG_FILE, TOKENIZER_FILE, USERS_FILE, REWARDS_FILE)
+_CARRIED: Final = (CATALOG_FILE, TOKENIZER_FILE, NEIGHBOURS_FILE, USERS_FILE, REWARDS_FILE)
 
 logger = logging.getLogger(__name__)
 

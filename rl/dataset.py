@@ -21,8 +21,9 @@ from feature_repo.folds.context import FoldContext, Record
 from feature_repo.folds.history import EXPOSURE_S
 from feature_repo.folds.user import EMPTY, FoldResult, UserState, fold_record, rows_of
 from feature_repo.layouts import UserRows
-from models.batches import LEVELS, ContextBatch, Floats, Ints, context_batch
+from models.batches import LEVELS, ContextBatch, Floats, Ints
 from models.catalog import Catalog
+from models.contexts import context_batch
 from models.examples import Examples
 from protos.events.v1.interaction_pb2 import ORIGIN_SIMULATED
 from protos.events.v1.outcome_pb2 import Outcome

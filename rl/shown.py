@@ -9,8 +9,8 @@ from core.errors import InputError
 from feature_repo.folds.act import LONG_VIEW_MS
 from feature_repo.folds.context import FoldContext
 from feature_repo.layouts import UserRows
-from models.batches import context_batch
 from models.catalog import Catalog
+from models.contexts import context_batch
 from models.generator import Generator
 from models.train_value_head import Flags, Shown, joined, shown_of
 from models.values import Value

@@ -33,6 +33,7 @@ from models.generator import Generator
 from models.generator_config import GeneratorConfig
 from models.losses import generation_loss, token_log_probs
 from models.registry import WEIGHTS_FILE
+from models.trie_tensors import TrieTensors, trie_tensors
 from protos.registry.v1.manifest_pb2 import ModelManifest
 from rl.dataset import RolloutBatch
 from rl.objectives import gbpo
@@ -106,9 +107,17 @@ class _Shown(NamedTuple):
     legal: Tensor  # (R, k, L, V)
     logged: Tensor  # (R, k, L) NaN = unknown
     advantage: Tensor  # (R, k) 0 for padding and for items that the trie does not reach now
+    trie: TrieTensors  # what a prior is spread over
 
     def take(self, rows: Tensor) -> "_Shown":
-        return _Shown(self.context.take(rows), *(field[rows] for field in self[1:]))
+        return _Shown(
+            self.context.take(rows),
+            self.codes[rows],
+            self.legal[rows],
+            self.logged[rows],
+            self.advantage[rows],
+            self.trie,
+        )
 
 
 def load_weights(folder: Path, manifest: ModelManifest) -> Generator:
@@ -154,7 +163,8 @@ def update(
     chance = torch.Generator().manual_seed(args.seed)
 
     def supervised_loss(rows: Tensor) -> Tensor:
-        return generation_loss(generator(context.take(rows), targets[rows]), targets[rows], weights=weights[rows])
+        logits = generator(context.take(rows), targets[rows], rollout.trie)
+        return generation_loss(logits, targets[rows], weights=weights[rows])
 
     probe, seen = _some(len(targets), _PROBE, chance), rollout.take(useful[_some(len(useful), _PROBE, chance)])
     with torch.no_grad():
@@ -207,6 +217,7 @@ def _shown(batch: RolloutBatch, catalog: Catalog) -> _Shown:
         legal=torch.from_numpy(legal),
         logged=torch.from_numpy(batch.log_probs),
         advantage=torch.from_numpy(np.where(reached, batch.advantage, np.float32(0.0))),
+        trie=trie_tensors(catalog.trie),
     )
 
 
@@ -230,7 +241,7 @@ def _advantage_log_probs(generator: Generator, shown: _Shown) -> tuple[float | N
 
 def _log_probs(generator: Generator, shown: _Shown) -> Tensor:
     """(R, k, L) under the serving policy's mask."""
-    return token_log_probs(generator(shown.context, shown.codes), shown.codes, shown.legal).masked
+    return token_log_probs(generator(shown.context, shown.codes, shown.trie), shown.codes, shown.legal).masked
 
 
 def _movement(serving: Generator, updated: Generator, shown: _Shown) -> tuple[float, float | None]:
@@ -238,7 +249,7 @@ def _movement(serving: Generator, updated: Generator, shown: _Shown) -> tuple[fl
     told = shown.advantage != 0
     legal, codes = shown.legal[told], shown.codes[told].long()[..., None]
     old, new = (
-        torch.log_softmax(model(shown.context, shown.codes)[told].masked_fill(~legal, -1e9), dim=-1)
+        torch.log_softmax(model(shown.context, shown.codes, shown.trie)[told].masked_fill(~legal, -1e9), dim=-1)
         for model in (serving, updated)
     )
     kl = (old.exp() * (old - new)).masked_fill(~legal, 0.0).sum(dim=-1).mean()

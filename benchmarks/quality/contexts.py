@@ -13,8 +13,6 @@ from benchmarks.quality.split import Floats, Ints, Longs, Split, first_of_user, 
 from feature_repo.layouts import DIM
 from models.batches import (
     AGE_BUCKETS,
-    EVIDENCE_SOURCES,
-    NEAR,
     PLACE_FEATURES,
     WATCH_EDGES,
     WATCH_SHARES,
@@ -87,8 +85,5 @@ def learnable(split: Split) -> Longs:
 def _evidence(
     split: Split, acts: Longs, sources: Sequence[sparse.csr_array], own: sparse.csr_array | None
 ) -> tuple[Ints, Floats]:
-    if not sources:
-        shape = (len(acts), NEAR)
-        return np.full(shape, -1, np.int32), np.zeros((*shape, EVIDENCE_SOURCES), np.float32)
     before = histories(split.events, acts, DEPTH, split.events.good)
     return near_items(np.where(before >= 0, split.events.items[before], -1), sources, own)

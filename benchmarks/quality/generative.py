@@ -20,18 +20,16 @@ from benchmarks.quality.split import Floats, Ints, Longs, Split, good_sequences
 from core.ids import item_key
 from models.catalog import Catalog
 from models.checkpoints import Checkpoints
+from models.evidence import POPULARITY_POWER, neighbour_tables
 from models.examples import Examples
 from models.export import export_generator
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
-from models.neighbours import cooccurrence, text_neighbours
 from models.runtime import OnnxGenerator
 from models.train_generator import Progress, TrainArguments, train_generator
 from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids
 
 _GOLDEN: Final = 64  # requests that the export is checked with
-_POPULARITY_POWER: Final = 0.3
-_NEIGHBOURS: Final = 200  # kept per item
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ class Generative:
         self._catalog: Catalog | None = None
         self._graph: OnnxGenerator | None = None
         self._folder: Path | None = None
-        self._sources: list[sparse.csr_array] = []
+        self._sources: tuple[sparse.csr_array, ...] = ()
 
     def fit(self, split: Split, seed: int) -> None:
         """Trains tokenizer and generator and exports them, or reads what an equal run has left."""
@@ -99,8 +97,7 @@ class Generative:
         keys = np.array([item_key(item.item_id) for item in split.items], np.int64)
         ids = SemanticIdArgs(codebook_size=self._args.codebook_size, capacity=len(split.items), seed=seed)
         self._catalog = train_semantic_ids(split.items, [keys[sequence] for sequence in sequences], ids).catalog
-        together = cooccurrence(sequences, len(split.items), popularity_power=_POPULARITY_POWER, keep=_NEIGHBOURS)
-        self._sources = [together.matrix(), text_neighbours(split.items).matrix()]
+        self._sources = neighbour_tables(split.items, sequences)
         train = self._args.train
         train = replace(train, seed=seed, config=replace(train.config, items=len(split.items)))
         self._folder = folder = self._kept / _digest(split, self._catalog, train, self._args)
@@ -152,7 +149,7 @@ class Generative:
         assert self._catalog is not None, "the tokenizer comes first"
         catalog = self._catalog
         acts = learnable(split)
-        own = own_evidence(split, acts, _POPULARITY_POWER)
+        own = own_evidence(split, acts, POPULARITY_POWER)
         context = contexts(split, acts, catalog.codes, train.config.tokens, self._sources, own)
         examples = Examples(context, split.events.items[acts][:, None])
         self._say(f"{self.name}: {len(acts):,} examples")

@@ -38,6 +38,7 @@ class KuaiRand:
             title="KuaiRand-Pure, 2 May 2022 on",
             items=kuairand.items(excerpt),
             sequences=kuairand.sequences(excerpt, live_ms),
+            earlier=kuairand.sequences(excerpt, start_ms),
             past=past,
             training_start_ms=start_ms,
             imported=[event for event in past if _is_live(event.user_id)],

@@ -18,6 +18,7 @@ class Recorded:
     title: str
     items: Sequence[Item]
     sequences: Sequence[npt.NDArray[np.int64]]  # item keys per user before the first live day, for the item vectors
+    earlier: Sequence[npt.NDArray[np.int64]]  # the same before `training_start_ms`, for the neighbour tables
     past: Sequence[Interaction]  # all that the generator and the user model may see, and whose it is
     training_start_ms: int  # good exposures since then are learned from; what is older is context
     imported: Sequence[Interaction]  # the live users' part of the past: it goes through the log before anything else

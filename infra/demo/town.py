@@ -44,6 +44,7 @@ class Town:
             title=f"A synthetic city, seed {self._seed}",
             items=self._city.places.items,
             sequences=_sequences(past),
+            earlier=[],
             past=past,
             training_start_ms=config.start_ms,
             imported=past,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from core.clock import Clock
@@ -20,11 +21,13 @@ from feature_repo.services import generator_v1
 from infra.demo.first_quality import asked, generator_quality, selection_quality, value_quality
 from infra.demo.recorded import Recorded
 from models.artefact import load_artefact
-from models.batches import take_rows
+from models.batches import Ints, take_rows
 from models.catalog import Catalog, save_catalog
 from models.dataset import example_contexts, folded_samples
+from models.evidence import neighbour_tables
 from models.examples import Examples
 from models.export import export_generator
+from models.generator_config import GeneratorConfig
 from models.golden import Golden, save_golden
 from models.registry import GOLDEN_FILE, MODEL_FILE, WEIGHTS_FILE, publish, stage
 from models.train_generator import Progress, TrainArguments, train_generator
@@ -49,7 +52,9 @@ class FirstArguments:
     """What decides version 1, besides the data; stored in its manifest."""
 
     semantic_ids: SemanticIdArgs = field(default_factory=SemanticIdArgs)
-    generator: TrainArguments = field(default_factory=lambda: TrainArguments(epochs=4, train_s=60.0))
+    generator: TrainArguments = field(
+        default_factory=lambda: TrainArguments(config=GeneratorConfig(prior=True), epochs=4, train_s=60.0)
+    )
     values: ValueArguments = field(default_factory=ValueArguments)
     value_users: int = 4_000
     """Users whose exposures the value head learns from; a sample by hash when there are more."""
@@ -88,12 +93,13 @@ def train_first_version(
     )
 
     say("contexts, folded as a worker would")
+    catalog.neighbours = neighbour_tables(catalog.items, [_known(catalog, keys) for keys in recorded.earlier])
     samples = folded_samples(recorded.past, context, since_ms=recorded.training_start_ms)
     examples = Examples(*example_contexts(samples, catalog))
     say(f"generator: {len(examples.items):,} examples")
     shape = replace(arguments.generator.config, value_items=len(catalog))
     arguments = replace(arguments, generator=replace(arguments.generator, config=shape))
-    trained = train_generator(examples, catalog.codes, arguments.generator, progress=progress)
+    trained = train_generator(examples, catalog.codes, arguments.generator, trie=catalog.trie, progress=progress)
 
     say("value head, on what was shown")
     days = {"since_ms": recorded.training_start_ms, "until_ms": recorded.live_start_ms}
@@ -131,6 +137,11 @@ def train_first_version(
     version = publish(registry, staged, _manifest(recorded, arguments, catalog, metrics, clock))
     load_artefact(registry, version, threads=1)
     return FirstVersion(version, catalog, fitted, metrics, learned.health.lines())
+
+
+def _known(catalog: Catalog, keys: npt.NDArray[np.int64]) -> Ints:
+    items = catalog.indices_of(keys)
+    return items[items >= 0]
 
 
 def _manifest(

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from feature_repo.layouts import HISTORY_ROW, INTERESTS, PLACES, WATCH, UserRows
-from models.batches import context_batch
 from models.catalog import Catalog, save_catalog
+from models.contexts import context_batch
 from models.export import export_generator, replace_weights
 from models.generator import Generator
 from models.generator_config import GeneratorConfig

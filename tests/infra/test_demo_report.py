@@ -26,6 +26,7 @@ RECORDED = Recorded(
     title="A <b>tiny</b> world & its people",
     items=[],
     sequences=[],
+    earlier=[],
     past=[],
     training_start_ms=0,
     imported=[],

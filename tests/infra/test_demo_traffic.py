@@ -125,7 +125,7 @@ class World:
     ) -> None:
         self.ledger, self.log, self.crowd = Ledger(), Log(), Crowd()
         self.door, self.scorer = door or Door(), scorer or Scorer()
-        recorded = Recorded("tiny", "", [], [], [], 0, [], live, NOW_MS, 1.0, lambda user_id, at_ms: HERE)
+        recorded = Recorded("tiny", "", [], [], [], [], 0, [], live, NOW_MS, 1.0, lambda user_id, at_ms: HERE)
         self.traffic = Traffic(
             recorded,
             self.crowd,  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """Evidence is a sum over the history, and a sample never finds itself in it."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -69,3 +69,21 @@ def test_the_nearest_come_first_and_the_rest_is_empty() -> None:
     assert near.shape == (2, NEAR)
     assert (near[1] == -1).all()
     assert not nearness[1].any()
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 1 << 30))
+def test_of_many_items_those_are_kept_that_are_nearest_and_no_request_sees_another(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size = 2 * NEAR
+    tables = [rng.random((size, size)) * (rng.random((size, size)) < 0.4) for _ in range(2)]
+    histories = rng.integers(-1, size, (5, 6))
+    near, nearness = near_items(histories, [sparse.csr_array(table) for table in tables])
+    for row, history in enumerate(histories):
+        acts = [(DECAY**place, act) for place, act in enumerate(history) if act >= 0]
+        sums = np.stack([sum((share * table[act] for share, act in acts), np.zeros(size)) for table in tables])
+        compared = (sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-9)).sum(axis=0)
+        kept = near[row][near[row] >= 0]
+        assert len(kept) == min(NEAR, np.count_nonzero(compared))
+        np.testing.assert_allclose(compared[kept], np.sort(compared)[::-1][: len(kept)], rtol=1e-6)
+        np.testing.assert_allclose(nearness[row, : len(kept)], sums[:, kept].T, rtol=1e-5)

@@ -1,14 +1,15 @@
 """What goes together is counted as said, once, and no item goes with itself."""
 
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import InputError
-from models.neighbours import Neighbours, cooccurrence, text_neighbours
+from core.errors import ArtefactError, InputError
+from models.neighbours import Neighbours, cooccurrence, load_neighbours, save_neighbours, text_neighbours
 from protos.catalog.v1.catalog_pb2 import Item
 
 ITEMS = 7
@@ -100,3 +101,17 @@ def test_items_without_text_have_no_neighbours() -> None:
     assert (found.items == -1).all()
     assert (found.weights == 0).all()
     assert text_neighbours([], keep=3).items.shape == (0, 3)
+
+
+def test_tables_are_read_as_they_were_kept_and_damage_is_said(tmp_path: Path) -> None:
+    sequences = [np.array([0, 1, 2]), np.array([2, 1, 3])]
+    tables = tuple(cooccurrence(sequences, 4, popularity_power=power).matrix() for power in (0.0, 0.5))
+    path = tmp_path / "neighbours.npz"
+    save_neighbours(tables, path)
+    for kept, read in zip(tables, load_neighbours(path, items=9), strict=True):
+        assert (kept != read).nnz == 0 and kept.shape == read.shape
+    with pytest.raises(ArtefactError, match="count them anew"):
+        load_neighbours(path, items=3)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ArtefactError, match="publish the version again"):
+        load_neighbours(path, items=9)

@@ -17,8 +17,10 @@ from feature_repo.folds.context import FoldContext, Record
 from feature_repo.folds.user import EMPTY, UserState, fold_record, rows_of
 from feature_repo.layouts import UserRows
 from models.artefact import Artefact, load_artefact
-from models.batches import ContextBatch, context_batch
+from models.batches import ContextBatch
 from models.catalog import Catalog, save_catalog
+from models.contexts import context_batch
+from models.evidence import neighbour_tables
 from models.examples import Examples
 from models.export import export_generator
 from models.generator_config import GeneratorConfig
@@ -42,7 +44,7 @@ PARTITIONS = 2
 HORIZON_MS = 30 * 60 * 1000
 SLOTS = 5
 CONFIG = CityConfig(seed=5, places=90, people=70, days=2)
-SHAPE = GeneratorConfig(codebook_size=8, d_model=32, layers=2, heads=4, kv_groups=4, d_feature=4)
+SHAPE = GeneratorConfig(codebook_size=8, d_model=32, layers=2, heads=4, kv_groups=4, d_feature=4, prior=True)
 NOON_OF_DAY_TWO = CONFIG.start_ms + 36 * 3_600_000
 
 
@@ -96,6 +98,7 @@ def make_world(home: Path) -> World:
     events = recorded_days(city)
     learned = _sequences(events)
     catalog = train_semantic_ids(city.places.items, learned, SemanticIdArgs(codebook_size=SHAPE.codebook_size)).catalog
+    catalog.neighbours = neighbour_tables(catalog.items, [catalog.indices_of(keys) for keys in learned])
     context = FoldContext(catalog, 1, HORIZON_MS, 9)
     users = CityUsers(city, catalog)
     plays = [event for event in events if event.HasField("play_ms")]
@@ -128,7 +131,7 @@ def _publish_first(home: Path, catalog: Catalog, examples: list[tuple[UserState,
     contexts = context_batch(rows, catalog, np.array([at_ms for _, _, at_ms in examples]))
     items = np.array([[index] for _, index, _ in examples], np.int32)
     args = TrainArguments(config=replace(SHAPE, value_items=len(catalog)), epochs=2, batch_size=64)
-    generator = train_generator(Examples(contexts, items), catalog.codes, args).generator
+    generator = train_generator(Examples(contexts, items), catalog.codes, args, trie=catalog.trie).generator
     with torch.no_grad():
         generator.value_head.rates.normal_()  # no fit, but values that differ
     golden = ContextBatch._make(field[:4] for field in contexts)
