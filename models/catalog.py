@@ -19,13 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy import sparse
 
 from core.errors import ArtefactError, ContractError, InputError, TooLarge
 from core.ids import ItemKey, item_key
 from feature_repo.folds.act import UNKNOWN_PLACE, ItemTable
+from models.evidence import Neighbours, load_neighbours, save_neighbours
 from models.items import ITEM_COLUMNS, items_of, table_of
-from models.neighbours import load_neighbours, save_neighbours
 from models.opening_hours import MAX_INTERVALS, open_at, week_of
 from models.registry import CATALOG_FILE, NEIGHBOURS_FILE, TOKENIZER_FILE
 from models.semantic_ids import code_groups, free_path
@@ -83,7 +82,7 @@ class Catalog:
         self._locations = np.full((room, 2), np.nan)
         self._weeks = np.zeros((room, MAX_INTERVALS, 2), np.int16)
         self._table: ItemTable | None = None
-        self.neighbours: tuple[sparse.csr_array, ...] = ()
+        self.neighbours: tuple[Neighbours, ...] = ()
         """Of the items that were there when they were counted, by each source of models.evidence; none = no evidence.
         They are not part of the digest: they may be counted anew at any time."""
         for item, path, vector in zip(items, codes, vectors, strict=True):

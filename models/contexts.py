@@ -12,7 +12,6 @@ from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from core.geo import centre_of
 from feature_repo.layouts import HISTORY, UserRows
@@ -27,7 +26,7 @@ from models.batches import (
     Floats,
     Ints,
 )
-from models.evidence import DEPTH, near_items
+from models.evidence import DEPTH, Neighbours, near_items
 
 _KM_PER_DEGREE: Final = 111.195
 _KM_SCALE: Final = 10.0  # a city's radius is about one
@@ -53,8 +52,8 @@ class KnownItems(Protocol):
         ...
 
     @property
-    def neighbours(self) -> Sequence[sparse.csr_array]:
-        """(I', I') weights by each source of evidence, I' <= I; none = no evidence."""
+    def neighbours(self) -> Sequence[Neighbours]:
+        """A table for each source of evidence, of the items that were there when it was counted; none = no evidence."""
         ...
 
 

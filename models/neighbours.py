@@ -9,19 +9,20 @@ is counted is what the caller hands in: sequences that end before the time of a 
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Final, NamedTuple
-from zipfile import BadZipFile
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from core.errors import ArtefactError, InputError
+from core.errors import InputError
+from models.evidence import Neighbours
 from protos.catalog.v1.catalog_pb2 import Item
 
 _WORD: Final = re.compile(r"\w+")
 WINDOW: Final = 6  # places of a sequence within which two items belong together
+POPULARITY_POWER: Final = 0.3  # of evidence; see `cooccurrence`
+KEPT: Final = 200  # neighbours of an item that evidence counts by co-occurrence
 BACKWARDS: Final = 0.8  # what the earlier item counts as a neighbour of the later one
 _ROWS: Final = 512  # of similarities that are held at once: 25 MB at 12,000 items
 
@@ -29,17 +30,23 @@ Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 
 
-class Neighbours(NamedTuple):
-    """Per item its neighbours, the strongest first; equal ones by index. No item is its own neighbour."""
+def neighbour_tables(items: Sequence[Item], sequences: Sequence[npt.NDArray[np.integer]]) -> tuple[Neighbours, ...]:
+    """The sources of evidence: seen together in the sequences, alike in what is said of them; none without sequences.
 
-    items: Ints  # (I, M) catalogue index, -1 = no more
-    weights: Floats  # (I, M) above 0; 0 where there is no more
+    Args:
+        sequences: catalogue indices, oldest first, of what stands before every sample that will be learned from; what
+            stands beside them is to be taken off by `models.own_pairs`.
+    """
+    if not any(len(sequence) for sequence in sequences):
+        return ()
+    return cooccurrence(sequences, len(items), popularity_power=POPULARITY_POWER, keep=KEPT), text_neighbours(items)
 
-    def matrix(self) -> sparse.csr_array:
-        """(I, I) the weights: row = item, column = neighbour."""
-        rows, places = np.nonzero(self.items >= 0)
-        pairs = (rows, self.items[rows, places])
-        return sparse.csr_array((self.weights[rows, places], pairs), shape=(len(self.items),) * 2)
+
+def matrix_of(table: Neighbours) -> sparse.csr_array:
+    """(I, I) the weights: row = item, column = neighbour."""
+    rows, places = np.nonzero(table.items >= 0)
+    pairs = (rows, table.items[rows, places])
+    return sparse.csr_array((table.weights[rows, places], pairs), shape=(len(table.items),) * 2)
 
 
 def cooccurrence(
@@ -119,42 +126,6 @@ def text_rows(items: Sequence[Item]) -> sparse.csr_array:
     counts.data = (1 + np.log(counts.data)) * idf[counts.indices]
     lengths = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1))).ravel()
     return (sparse.diags_array(1 / np.where(lengths > 0, lengths, 1)) @ counts).tocsr().astype(np.float32)
-
-
-def save_neighbours(sources: Sequence[sparse.csr_array], path: Path) -> None:
-    """`path` (.npz) holds the (I, I) weights of every source; equal contents give equal bytes."""
-    arrays = {
-        f"{name}_{place}": array
-        for place, source in enumerate(sources)
-        for name, array in (("starts", source.indptr), ("items", source.indices), ("weights", source.data))
-    }
-    np.savez(path, allow_pickle=False, **arrays)
-
-
-def load_neighbours(path: Path, items: int) -> tuple[sparse.csr_array, ...]:
-    """What `save_neighbours` wrote.
-
-    Args:
-        items: of the catalogue; the tables may have fewer rows.
-
-    Raises:
-        ArtefactError: the file is damaged, or of a larger catalogue.
-    """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            count = len(arrays.files) // 3
-            parts = [[arrays[f"{name}_{n}"] for name in ("weights", "items", "starts")] for n in range(count)]
-        sizes = {len(starts) - 1 for _, _, starts in parts}
-        tables = tuple(sparse.csr_array(tuple(part), shape=(size, size)) for size in sizes for part in parts)
-        for table in tables:
-            table.check_format()
-    except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
-        raise ArtefactError(f"{path}: found no readable neighbours ({error}); publish the version again") from None
-    if len(sizes) != 1 or max(sizes) > items:
-        raise ArtefactError(
-            f"{path}: found neighbours of {sorted(sizes)} items, expected one size of at most {items}; count them anew"
-        )
-    return tables
 
 
 def item_words(item: Item) -> Iterator[str]:

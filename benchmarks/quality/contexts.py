@@ -18,7 +18,8 @@ from models.batches import (
     WATCH_SHARES,
     ContextBatch,
 )
-from models.evidence import DEPTH, near_items, own_pairs
+from models.evidence import DEPTH, Neighbours, near_items
+from models.own_pairs import own_pairs
 
 _GOOD = 1  # the first bit of `actions`
 
@@ -28,7 +29,7 @@ def contexts(
     acts: Longs,
     codes: Ints,
     tokens: int,
-    sources: Sequence[sparse.csr_array],
+    sources: Sequence[Neighbours],
     own: sparse.csr_array | None = None,
 ) -> ContextBatch:
     """What is known just before each act, and of the act its time where the protocol tells it.
@@ -83,7 +84,7 @@ def learnable(split: Split) -> Longs:
 
 
 def _evidence(
-    split: Split, acts: Longs, sources: Sequence[sparse.csr_array], own: sparse.csr_array | None
+    split: Split, acts: Longs, sources: Sequence[Neighbours], own: sparse.csr_array | None
 ) -> tuple[Ints, Floats]:
     before = histories(split.events, acts, DEPTH, split.events.good)
     return near_items(np.where(before >= 0, split.events.items[before], -1), sources, own)

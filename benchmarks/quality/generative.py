@@ -13,18 +13,18 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import torch
-from scipy import sparse
 
 from benchmarks.quality.contexts import contexts, learnable, own_evidence
 from benchmarks.quality.split import Floats, Ints, Longs, Split, good_sequences
 from core.ids import item_key
 from models.catalog import Catalog
 from models.checkpoints import Checkpoints
-from models.evidence import POPULARITY_POWER, neighbour_tables
+from models.evidence import Neighbours
 from models.examples import Examples
 from models.export import export_generator
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
+from models.neighbours import POPULARITY_POWER, neighbour_tables
 from models.runtime import OnnxGenerator
 from models.train_generator import Progress, TrainArguments, train_generator
 from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids
@@ -89,7 +89,7 @@ class Generative:
         self._catalog: Catalog | None = None
         self._graph: OnnxGenerator | None = None
         self._folder: Path | None = None
-        self._sources: tuple[sparse.csr_array, ...] = ()
+        self._sources: tuple[Neighbours, ...] = ()
 
     def fit(self, split: Split, seed: int) -> None:
         """Trains tokenizer and generator and exports them, or reads what an equal run has left."""

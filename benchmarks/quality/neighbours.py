@@ -8,7 +8,8 @@ from scipy import sparse
 
 from benchmarks.quality.models import Model
 from benchmarks.quality.split import Floats, Longs, Split, histories
-from models.neighbours import Neighbours
+from models.evidence import Neighbours
+from models.neighbours import matrix_of
 
 LAST: Final = 20  # acts of the history that are read
 
@@ -23,7 +24,7 @@ class Once:
     def matrix(self, split: Split) -> sparse.csr_array:
         """(I, I) of the split; of the last split only, for they are large."""
         if self._made is None or self._made[0] is not split:
-            self._made = split, self._count(split).matrix()
+            self._made = split, matrix_of(self._count(split))
         return self._made[1]
 
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scipy import sparse
 
 from core.geo import cell_of, distance_m
 from feature_repo.layouts import HISTORY, HISTORY_ROW, INTERESTS, PLACES, POSITIVES, WATCH, UserRows
@@ -19,7 +18,8 @@ from models.batches import (
     take_rows,
 )
 from models.contexts import context_batch
-from models.evidence import DECAY
+from models.evidence import DECAY, Neighbours
+from tests.models.worlds import table_of
 
 NOW_MS = 1_651_400_000_000
 NAN = (math.nan, math.nan)
@@ -29,7 +29,7 @@ class TenItems(NamedTuple):
     """Item keys 100 .. 109; item i has the path (i, i + 1, i + 2)."""
 
     centre: tuple[float, float] | None = (30.0, 120.0)
-    neighbours: tuple[sparse.csr_array, ...] = ()
+    neighbours: tuple[Neighbours, ...] = ()
 
     @property
     def codes(self) -> npt.NDArray[np.int32]:
@@ -216,7 +216,7 @@ def test_the_context_is_contiguous_where_the_runtime_wants_it() -> None:
 
 
 def test_evidence_is_that_of_the_newest_positives_and_without_tables_there_is_none() -> None:
-    follows = sparse.csr_array(np.eye(10, k=1))  # item i is near i + 1
+    follows = table_of(np.eye(10, k=1))  # item i is near i + 1
     rows = rows_of(2)
     with_acts(rows, 0, [101], [300])  # an act that was not positive
     rows.history["positive_length"][0] = 2
@@ -233,5 +233,5 @@ def test_items_that_came_after_the_count_have_no_neighbours_and_are_none() -> No
     rows = rows_of(1)
     rows.history["positive_length"][0] = 2
     rows.history["positive_item"][0, :2] = [101, 109]
-    early = sparse.csr_array(np.eye(4, k=1))
+    early = table_of(np.eye(4, k=1))
     assert context_batch(rows, TenItems(neighbours=(early, early)), NOW_MS).near[0, :2].tolist() == [2, -1]

@@ -3,11 +3,12 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import sparse
 
 from models.batches import NEAR
-from models.evidence import DECAY, DEPTH, near_items, own_pairs
-from models.neighbours import cooccurrence
+from models.evidence import DECAY, DEPTH, Neighbours, near_items
+from models.neighbours import cooccurrence, matrix_of
+from models.own_pairs import own_pairs
+from tests.models.worlds import table_of
 
 ITEMS = 12
 POWER = 0.3
@@ -16,10 +17,10 @@ walks = st.lists(st.lists(st.integers(0, ITEMS - 1), min_size=2, max_size=10, un
 )
 
 
-def counts(sequences: list[np.ndarray], occurs: np.ndarray) -> sparse.csr_array:
+def counts(sequences: list[np.ndarray], occurs: np.ndarray) -> Neighbours:
     """Co-occurrence whose popularity is that of other sequences."""
-    plain = cooccurrence(sequences, ITEMS, popularity_power=0.0, keep=ITEMS).matrix()
-    return sparse.csr_array(plain @ sparse.diags_array(np.maximum(occurs, 1.0) ** -POWER))
+    plain = matrix_of(cooccurrence(sequences, ITEMS, popularity_power=0.0, keep=ITEMS)).toarray()
+    return table_of(plain * np.maximum(occurs, 1.0) ** -POWER)
 
 
 def told(near: np.ndarray, nearness: np.ndarray) -> dict[int, tuple[float, ...]]:
@@ -29,9 +30,9 @@ def told(near: np.ndarray, nearness: np.ndarray) -> dict[int, tuple[float, ...]]
 @given(seed=st.integers(0, 1 << 30))
 def test_an_item_is_as_near_as_the_history_makes_it(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    sources = [sparse.csr_array(rng.random((ITEMS, ITEMS)) * (rng.random((ITEMS, ITEMS)) < 0.3)) for _ in range(2)]
+    sources = [rng.random((ITEMS, ITEMS)) * (rng.random((ITEMS, ITEMS)) < 0.3) for _ in range(2)]
     history = rng.integers(-1, ITEMS, DEPTH + 3)
-    near, nearness = near_items(history[None], sources)
+    near, nearness = near_items(history[None], [table_of(source) for source in sources])
     expected = {}
     for item in range(ITEMS):
         sums = tuple(
@@ -63,7 +64,7 @@ def test_without_its_own_pairs_a_sample_sees_what_the_others_did(
 
 
 def test_the_nearest_come_first_and_the_rest_is_empty() -> None:
-    source = sparse.csr_array(np.triu(np.arange(1.0, 17.0).reshape(4, 4), 1))
+    source = table_of(np.triu(np.arange(1.0, 17.0).reshape(4, 4), 1))
     near, nearness = near_items(np.array([[0, 1], [-1, -1]]), [source, source])
     assert near[0, :4].tolist() == [3, 2, 1, -1]
     assert near.shape == (2, NEAR)
@@ -78,7 +79,7 @@ def test_of_many_items_those_are_kept_that_are_nearest_and_no_request_sees_anoth
     size = 2 * NEAR
     tables = [rng.random((size, size)) * (rng.random((size, size)) < 0.4) for _ in range(2)]
     histories = rng.integers(-1, size, (5, 6))
-    near, nearness = near_items(histories, [sparse.csr_array(table) for table in tables])
+    near, nearness = near_items(histories, [table_of(table) for table in tables])
     for row, history in enumerate(histories):
         acts = [(DECAY**place, act) for place, act in enumerate(history) if act >= 0]
         sums = np.stack([sum((share * table[act] for share, act in acts), np.zeros(size)) for table in tables])

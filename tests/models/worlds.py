@@ -15,6 +15,7 @@ from models.batches import (
     WATCH_SHARES,
     ContextBatch,
 )
+from models.evidence import Neighbours
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
 from models.trie import Trie, build_trie
@@ -67,3 +68,10 @@ def small_generator(seed: int = 0, config: GeneratorConfig | None = None) -> Gen
         for head in generator.heads:
             head.mul_(10)
     return generator.eval()
+
+
+def table_of(weights: npt.NDArray[np.floating]) -> Neighbours:
+    """The (I, I) weights, row = item, as a table of neighbours."""
+    order = np.argsort(-weights, axis=1, kind="stable")
+    sorted_weights = np.take_along_axis(weights, order, 1).astype(np.float32)
+    return Neighbours(np.where(sorted_weights > 0, order, -1).astype(np.int32), sorted_weights)

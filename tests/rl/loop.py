@@ -20,11 +20,11 @@ from models.artefact import Artefact, load_artefact
 from models.batches import ContextBatch
 from models.catalog import Catalog, save_catalog
 from models.contexts import context_batch
-from models.evidence import neighbour_tables
 from models.examples import Examples
 from models.export import export_generator
 from models.generator_config import GeneratorConfig
 from models.golden import Golden, save_golden
+from models.neighbours import neighbour_tables
 from models.registry import GOLDEN_FILE, MODEL_FILE, WEIGHTS_FILE, publish, stage
 from models.train_generator import TrainArguments, train_generator
 from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids

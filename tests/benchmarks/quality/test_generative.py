@@ -27,7 +27,7 @@ def small() -> GenerativeArgs:
 
 def test_a_context_holds_nothing_of_its_sample_or_later() -> None:
     split = walks()
-    sources = [cooccurrence(good_sequences(split), ITEMS).matrix(), text_neighbours(split.items).matrix()]
+    sources = [cooccurrence(good_sequences(split), ITEMS), text_neighbours(split.items)]
     for act in split.asked[:5]:
         asked = np.array([act])
         before, after = (contexts(each, asked, CODES, 6, sources) for each in (split, changed_from(split, int(act))))
@@ -40,7 +40,7 @@ def test_a_training_sample_does_not_find_itself_in_its_evidence() -> None:
     split = walks()
     alone = split._replace(learn=split.learn & (split.events.users == 0))
     acts = learnable(alone)
-    counted = [cooccurrence(good_sequences(alone), ITEMS, popularity_power=0.3).matrix()]
+    counted = [cooccurrence(good_sequences(alone), ITEMS, popularity_power=0.3)]
     seen = contexts(alone, acts, CODES, 6, counted * 2)
     assert (seen.near >= 0).any()
     before = contexts(alone, acts, CODES, 6, [*counted], own_evidence(alone, acts, 0.3))
