@@ -58,6 +58,19 @@ class ValueHead(nn.Module):
         log_odds: Tensor = (self.gain * rates + does[:, None] + fits) * self.scale + self.shift
         return log_odds
 
+    def odds_of_all(self, state: Tensor, of_codes: Tensor) -> Tensor:
+        """(B, I, R) probabilities for all items that have a rate: `odds`, as a product of matrices.
+
+        Args:
+            of_codes: (I, d).
+        """
+        person = self.norm(state)
+        does = gelu(person @ self.w_person) @ self.w_does
+        wants, items = person @ self.w_wants, self.code_norm(of_codes) @ self.w_codes
+        fits = torch.stack([(wants * weights) @ items.T for weights in self.w_fits.unbind(1)], dim=-1)
+        log_odds = self.gain * self.rates[: len(of_codes)] + does[:, None] + fits
+        return torch.sigmoid(log_odds * self.scale + self.shift)
+
     def odds(self, state: Tensor, of_codes: Tensor, items: Tensor) -> Tensor:
         """(B, K, R) probabilities. items: (B, K) catalogue index."""
         return torch.sigmoid(self(state, of_codes, embedding(self.row(items), self.rates)))

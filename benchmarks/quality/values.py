@@ -19,7 +19,6 @@ from models.train_value_head import Shown, ValueArguments, joined, shown_of, tra
 from models.values import Value, selection_scores
 
 _CHUNK: Final = 4_096  # exposures whose contexts are held at once
-_ROWS: Final = 16  # acts for which all items are looked at together
 
 
 class Values:
@@ -58,7 +57,7 @@ class Values:
         acts = split.asked[asked]
         shown, items = self._shown(split, acts), len(split.items)
         if split.exposed:
-            return self._odds(shown, np.tile(np.arange(items, dtype=np.int32), (len(acts), 1)))
+            return self._odds_of_all(shown)
         beams = self._generative.beams(split, acts)
         values = np.zeros((*beams.items.shape, len(Value)), np.float32)
         values[..., Value.WATCHED] = self._odds(shown, beams.items)
@@ -79,12 +78,14 @@ class Values:
     def _odds(self, shown: Shown, items: Ints) -> Floats:
         """(q, K) of a long watch of (q, K) items, of which -1 is none."""
         assert self._head is not None, "fit comes first"
-        codes = self._generative.catalog.codes
-        parts = []
+        part = np.maximum(items, 0)
         with torch.no_grad():
-            for row in range(0, len(items), _ROWS):
-                part = np.maximum(items[row : row + _ROWS], 0)
-                state = shown.states[row : row + _ROWS]
-                odds = self._head.values(state, torch.from_numpy(part), torch.from_numpy(codes[part]))
-                parts.append(odds[..., Value.WATCHED].numpy())
-        return np.concatenate(parts)
+            codes = torch.from_numpy(self._generative.catalog.codes[part])
+            return self._head.values(shown.states, torch.from_numpy(part), codes)[..., Value.WATCHED].numpy()
+
+    def _odds_of_all(self, shown: Shown) -> Floats:
+        """(q, I)"""
+        assert self._head is not None, "fit comes first"
+        with torch.no_grad():
+            vectors = self._head.code_vectors(torch.from_numpy(self._generative.catalog.codes))
+            return self._head.value_head.odds_of_all(shown.states, vectors)[..., Value.WATCHED].numpy()

@@ -88,6 +88,16 @@ def test_who_likes_what_is_learned_and_odds_mean_what_they_say() -> None:
         assert each.calibration_error < 0.04
 
 
+def test_odds_of_all_items_are_those_of_each() -> None:
+    generator, shown = with_head(), taste_world(500)
+    train_value_head(generator, shown, CODES, ARGS)
+    with torch.no_grad():
+        vectors = generator.code_vectors(torch.from_numpy(CODES))
+        every = generator.value_head.odds_of_all(shown.states, vectors).numpy()
+    own = every[np.arange(500), shown.items]
+    np.testing.assert_allclose(own, odds_of(generator, shown, CODES), atol=1e-5)
+
+
 def test_what_hardly_ever_comes_has_the_rate_of_its_item() -> None:
     generator, shown = with_head(), taste_world(2_000)
     train_value_head(generator, shown, CODES, ARGS)
