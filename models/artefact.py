@@ -6,8 +6,9 @@ from typing import Final, NamedTuple
 from core.errors import ArtefactError, ContractError
 from models.batches import beam_difference
 from models.catalog import Catalog, load_catalog
+from models.evidence import load_neighbours
 from models.golden import Golden, load_golden
-from models.registry import GOLDEN_FILE, MODEL_FILE, folder_of, verify
+from models.registry import GOLDEN_FILE, MODEL_FILE, NEIGHBOURS_FILE, folder_of, verify
 from models.runtime import Generator, OnnxGenerator
 from protos.registry.v1.manifest_pb2 import ModelManifest
 
@@ -43,6 +44,8 @@ def load_artefact(home: Path, version: int | None, threads: int) -> Artefact:
             f"{folder}: found a catalogue of digest {catalog.digest()[:12]}, "
             f"expected {manifest.catalog_digest[:12]}; publish model and catalogue together"
         )
+    if (folder / NEIGHBOURS_FILE).exists():
+        catalog.neighbours = load_neighbours(folder / NEIGHBOURS_FILE, len(catalog))
     generator = OnnxGenerator.load(folder / MODEL_FILE, threads)
     golden = load_golden(folder / GOLDEN_FILE)
     try:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from core.errors import ArtefactError, ContractError, InputError, TooLarge
 from core.ids import ItemKey, item_key
 from feature_repo.folds.act import UNKNOWN_PLACE, ItemTable
-from models.evidence import Neighbours, load_neighbours, save_neighbours
+from models.evidence import Neighbours, save_neighbours
 from models.items import ITEM_COLUMNS, items_of, table_of
 from models.opening_hours import MAX_INTERVALS, open_at, week_of
 from models.registry import CATALOG_FILE, NEIGHBOURS_FILE, TOKENIZER_FILE
@@ -84,7 +84,7 @@ class Catalog:
         self._table: ItemTable | None = None
         self.neighbours: tuple[Neighbours, ...] = ()
         """Of the items that were there when they were counted, by each source of models.evidence; none = no evidence.
-        They are not part of the digest: they may be counted anew at any time."""
+        They are not part of the digest, for they may be counted anew; `models.artefact` loads them."""
         for item, path, vector in zip(items, codes, vectors, strict=True):
             self._append(item, path, vector)
         self._sort_keys()
@@ -326,7 +326,7 @@ def save_catalog(catalog: Catalog, folder: Path) -> None:
 
 
 def load_catalog(folder: Path) -> Catalog:
-    """The catalogue that `save_catalog` wrote.
+    """The catalogue that `save_catalog` wrote, but for its neighbours: a worker folds without them.
 
     Raises:
         ArtefactError: a file is missing or damaged, or the two do not belong together.
@@ -353,8 +353,6 @@ def load_catalog(folder: Path) -> Catalog:
             f"{path}: found contents of digest {catalog.digest()[:12]}, expected {said['digest'][:12]}; "
             "catalogue and tokenizer were not published together"
         )
-    if (folder / NEIGHBOURS_FILE).exists():
-        catalog.neighbours = load_neighbours(folder / NEIGHBOURS_FILE, len(catalog))
     return catalog
 
 

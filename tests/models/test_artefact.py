@@ -14,7 +14,7 @@ from models.golden import Golden, load_golden, save_golden
 from models.registry import GOLDEN_FILE, MODEL_FILE, publish, stage
 from protos.registry.v1.manifest_pb2 import ModelManifest
 from tests.models.shelves import CODES, shop
-from tests.models.worlds import random_context, small_config, small_generator
+from tests.models.worlds import random_context, small_config, small_generator, table_of
 
 WIDTH = 4
 
@@ -50,6 +50,19 @@ def test_a_published_version_answers_as_when_it_was_made(parts: Parts, tmp_path:
     assert artefact.generator.beam_width == WIDTH
     answer = artefact.generator.generate(artefact.golden.batch, artefact.catalog.trie)
     np.testing.assert_array_equal(answer.items, parts.golden.beams.items)
+
+
+def test_a_version_brings_its_neighbours_and_damaged_ones_do_not_load(parts: Parts, tmp_path: Path) -> None:
+    parts.catalog.neighbours = (table_of(np.eye(len(parts.catalog), k=1)),)
+    version = parts.publish(tmp_path)
+    (table,) = load_artefact(tmp_path, version, threads=1).catalog.neighbours
+    assert table.items[:3, 0].tolist() == [1, 2, 3]
+    parts.catalog.neighbours = (table_of(np.eye(len(parts.catalog) + 1, k=1)),)
+    larger = parts.publish(tmp_path)
+    parts.catalog.neighbours = ()
+    with pytest.raises(ArtefactError, match="count them anew"):
+        load_artefact(tmp_path, larger, threads=1)
+    assert load_artefact(tmp_path, parts.publish(tmp_path), threads=1).catalog.neighbours == ()
 
 
 def test_a_model_that_answers_otherwise_does_not_load(parts: Parts, tmp_path: Path) -> None:

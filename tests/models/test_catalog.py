@@ -12,7 +12,6 @@ from core.errors import ArtefactError, ContractError, TooLarge
 from core.ids import ItemKey, item_key
 from feature_repo.folds.act import UNKNOWN_PLACE
 from models.catalog import Applied, Catalog, load_catalog, save_catalog
-from models.neighbours import cooccurrence
 from models.tokenizer import Tokenizer
 from models.tokenizer_health import HealthLimits
 from models.trie import build_trie
@@ -247,14 +246,12 @@ def test_a_saved_catalogue_comes_back_whole(catalog: Catalog, tmp_path: Path) ->
     catalog.apply([record_of(catalog, shop_item("place", 1, at=(31.0, 121.0)))])
     catalog.set_available("0-1", False)
     catalog.remove("0-2")
-    catalog.neighbours = (cooccurrence([np.array([0, 1, 2])], 3),)
     save_catalog(catalog, tmp_path)
     loaded = load_catalog(tmp_path)
     assert loaded.digest() == catalog.digest()
     assert loaded.items == catalog.items
     assert (loaded.capacity, loaded.centre) == (catalog.capacity, pytest.approx((31.0, 121.0)))
     np.testing.assert_array_equal(loaded.removed, catalog.removed)
-    np.testing.assert_array_equal(loaded.neighbours[0].items, catalog.neighbours[0].items)
     for ours, theirs in zip(loaded.trie, catalog.trie, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     other = shop_item("new", 3)
