@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import psycopg
@@ -25,17 +25,25 @@ def conninfo(settings: Postgres, application: str) -> str:
     )
 
 
+# A transaction that took too long ends by errors that psycopg counts among its own internal ones.
+_TOO_LATE: Final = (
+    psycopg.OperationalError,
+    psycopg.errors.TransactionTimeout,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+)
+
+
 @contextmanager
 def named_errors() -> Iterator[None]:
     """Turns what psycopg raises inside into this project's errors.
 
     Raises:
-        StoreUnavailable: no connection, or no answer within the statement timeout.
+        StoreUnavailable: no connection, or no answer within the timeout of a statement or a transaction.
         ContractError: a table is missing or has other columns.
     """
     try:
         yield
-    except psycopg.OperationalError as error:
+    except _TOO_LATE as error:
         raise StoreUnavailable(
             f"PostgreSQL: {_first_line(error)}; expected an answer in time, check that it runs and postgres.dsn"
         ) from error
