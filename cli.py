@@ -432,6 +432,9 @@ def bench_quality_command(
     home: Annotated[Path, typer.Option(help="Where runs are kept, by which a queue goes on.")] = Path(
         "var/bench/quality"
     ),
+    baseline: Annotated[
+        str | None, typer.Option(help="The model that gains are against; then rows are shown and not kept.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """How good recommendations are: protocol × model × seeds, with intervals, beside the baselines.
@@ -451,6 +454,7 @@ def bench_quality_command(
         seeds=seeds,
         home=data_home,
         folder=home,
+        baseline=baseline,
         say=lambda line: console.print(line, highlight=False, markup=False),
     )
     if as_json:

@@ -26,6 +26,7 @@ def bench_quality(
     seeds: int,
     home: Path,
     folder: Path,
+    baseline: str | None = None,
     results: Path = RESULTS,
     say: Callable[[str], None],
 ) -> list[Row]:
@@ -33,29 +34,32 @@ def bench_quality(
 
     Gains are against the question's baseline, which is run first when it is not among the models.
 
+    Args:
+        baseline: another one; then the rows are told and not kept, since a figure is kept with one gain.
+
     Raises:
         InputError: a name is unknown or a data set is not there; before anything is computed.
     """
     workshops = [Workshop(name, home, folder, say) for name in data]
     for workshop in workshops:
-        workshop.check(models)
+        workshop.check([*models, *([baseline] if baseline else [])])
     shown: list[Row] = []
     for name, workshop in zip(data, workshops, strict=True):
-        question = QUESTIONS[name]
+        against = baseline or QUESTIONS[name].baseline
         finished: dict[str, list[Answers]] = {}
-        for model in dict.fromkeys([question.baseline, *models]):
+        for model in dict.fromkeys([against, *models]):
             finished[model] = [workshop.run(model, seed) for seed in workshop.seeds_of(model, seeds)]
-            rows = rows_of(name, workshop, finished)
-            merge_rows(rows, results)
+            rows = rows_of(name, workshop, finished, against)
+            if baseline is None:
+                merge_rows(rows, results)
         shown += rows
         draw([row for row in shown if row.group == "all"], folder / "quality.png")
     return shown
 
 
-def rows_of(data: str, workshop: Workshop, finished: dict[str, list[Answers]]) -> list[Row]:
+def rows_of(data: str, workshop: Workshop, finished: dict[str, list[Answers]], baseline: str) -> list[Row]:
     """The question's figures of every finished model; gains are against the baseline, corrected over these models."""
     split, question = workshop.test, QUESTIONS[data]
-    baseline = question.baseline
     figures = {model: _figures(split, runs) for model, runs in finished.items()}
     rows = []
     for figure in figures[baseline]:

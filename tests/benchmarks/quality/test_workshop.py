@@ -28,7 +28,7 @@ def question(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def run(tmp_path: Path, *models: str) -> tuple[list[Row], list[str]]:
+def run(tmp_path: Path, *models: str, baseline: str | None = None) -> tuple[list[Row], list[str]]:
     lines: list[str] = []
     rows = bench_quality(
         ["walks"],
@@ -36,6 +36,7 @@ def run(tmp_path: Path, *models: str) -> tuple[list[Row], list[str]]:
         seeds=2,
         home=tmp_path,
         folder=tmp_path / "runs",
+        baseline=baseline,
         results=tmp_path / "rows.json",
         say=lines.append,
     )
@@ -53,6 +54,19 @@ def test_rows_hold_what_was_agreed_and_gains_are_against_the_baseline(tmp_path: 
     assert of["cooccurrence"].trials == 6
     assert (tmp_path / "runs" / "quality.png").stat().st_size > 0
     assert table_of(rows).row_count == 4
+
+
+def test_gains_against_a_named_baseline_are_told_and_the_kept_ones_stay(tmp_path: Path) -> None:
+    run(tmp_path, "popularity", "cooccurrence")
+    kept = read_rows(tmp_path / "rows.json")
+    rows, _ = run(tmp_path, "cooccurrence", baseline="popularity")
+    of = {row.model: row for row in rows if row.metric == "recall@1"}
+    assert of.keys() == {"popularity", "cooccurrence"}
+    assert of["cooccurrence"].baseline == "popularity"
+    assert of["cooccurrence"].gain == pytest.approx(of["cooccurrence"].mean - of["popularity"].mean)
+    assert read_rows(tmp_path / "rows.json") == kept
+    with pytest.raises(InputError, match="--model nobody"):
+        run(tmp_path, "cooccurrence", baseline="nobody")
 
 
 def test_what_has_run_is_not_run_again(tmp_path: Path) -> None:
