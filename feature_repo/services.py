@@ -9,7 +9,7 @@ from feature_repo.views import OWNER, cell_popularity, user_history, user_intere
 generator_v1: Final = FeatureService(
     name="generator_v1",
     features=[user_interests, user_history, user_places, cell_popularity],
-    description="What the generator reads of a user and the cells around, models/batches.py",
+    description="What the generator reads of a user and the cells around, models/contexts.py",
     tags={"model": "generator"},
     owner=OWNER,
 )

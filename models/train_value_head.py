@@ -142,6 +142,8 @@ def train_value_head(generator: Generator, shown: Shown, codes: Ints, args: Valu
     rates, own_removed = _rates(row[:learned], shown.outcomes[:learned], len(head.rates), args.rate_prior)
     with torch.no_grad():
         head.rates.copy_(rates)
+        head.scale.fill_(1.0)  # of an earlier fit, if there was one
+        head.shift.zero_()
         of_codes = generator.code_vectors(torch.from_numpy(codes[shown.items]))
     _fit(head, shown.states[:learned], of_codes[:learned], own_removed, shown.outcomes[:learned], known, args)
     head.eval()

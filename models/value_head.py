@@ -8,8 +8,8 @@ The person is the state that a context leaves before the first code, and the cod
 head looks on and never moves them, so that a generator with a head generates what it did without. Before it is
 trained it gives each item its rate. An item without a row has the rate of all.
 
-Source: our choice; the papers name the towers of their rankers and not what is in them. Left out: a vector per item
-and the state after two codes (docs/log.md: both fit more and foresaw less).
+Source: our choice, in place of the ranker with a tower per objective of OneRec (arXiv:2506.13695). Left out: a vector
+per item and the state after two codes (docs/adr/0012: they fitted more and foresaw no better).
 """
 
 from typing import Final

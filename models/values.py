@@ -5,7 +5,7 @@ Letters used in this file
 
 A generator says what a person would choose among all items; a value says what would follow if one of them were shown.
 Published gains of generative recommenders came from both: candidates by the generator, choice by value (OneRec's
-P-Score, arXiv:2502.18965 §3). Kept here: a weighted sum of odds. Left out: scores of distance and price, which wait
+P-Score, arXiv:2506.13695). Kept here: a weighted sum of odds. Left out: scores of distance and price, which wait
 for real orders, as in `rl.rewards`.
 """
 

@@ -139,6 +139,17 @@ def test_equal_arguments_give_equal_odds_and_order_of_time_is_kept() -> None:
     np.testing.assert_array_equal(*odds)
 
 
+def test_a_head_that_was_fitted_before_is_calibrated_anew() -> None:
+    generator, shown, later = with_head(), taste_world(8_000), taste_world(4_000, seed=1)
+    for _ in range(2):
+        with torch.no_grad():
+            generator.value_head.scale.fill_(3.0)
+            generator.value_head.shift.fill_(1.0)
+        train_value_head(generator, shown, CODES, ARGS)
+    watched = foresight(odds_of(generator, later, CODES)[:, Value.WATCHED], later.outcomes[:, Value.WATCHED])
+    assert watched.calibration_error < 0.04
+
+
 def test_always_saying_the_rate_is_the_base() -> None:
     came = np.arange(1_000) % 4 == 0
     found = foresight(np.full(1_000, 0.25, np.float32), came)
