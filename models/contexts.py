@@ -43,6 +43,11 @@ class KnownItems(Protocol):
         ...
 
     @property
+    def locations(self) -> npt.NDArray[np.float64]:
+        """(I, 2) latitude and longitude, NaN without a place."""
+        ...
+
+    @property
     def centre(self) -> tuple[float, float] | None:
         """Latitude and longitude of the middle of all located items; None when no item has a place."""
         ...
@@ -107,7 +112,8 @@ def context_batch(
     interests[:, 0] = rows.interests["long_term"]
     interests[:, 1] = rows.interests["short_term"]
     known = np.where(mask, items, np.int32(-1))
-    near, nearness = near_items(known[:, HISTORY : HISTORY + DEPTH], catalog.neighbours)
+    had = np.where(np.isnan(catalog.locations[known, 0]), known, -1)  # a place is worth coming back to
+    near, nearness = near_items(known[:, HISTORY : HISTORY + DEPTH], catalog.neighbours, list(had))
     where = np.full((count, 2), np.nan) if locations is None else np.asarray(locations, np.float64).reshape(count, 2)
     return ContextBatch(
         codes=catalog.codes[np.where(mask, items, 0)] * mask[:, :, None],

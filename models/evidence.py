@@ -3,8 +3,10 @@
 Letters used in this file
     n requests   H acts of a history   I items   M neighbours of an item   E items near a history   S sources
 
-An item is as near as the sum, over the acts of the history, of its weight as a neighbour of the act's item, times
-`DECAY` per act that is newer. Of all items the E nearest are kept, each source counted as shares of its own sum.
+An item is as near as the sum, over the acts of the history, of its weight as a neighbour of the act's item, times the
+table's recency per act that is newer. Of all items the E nearest are kept, each source counted as shares of its own
+sum. What the user has had and will not be offered again is left out: it is near everything that came with it, and its
+share would be taken from what can still be chosen.
 
 The tables are counted elsewhere (`models.neighbours`); here they are read, by whoever serves, with nothing but numpy.
 """
@@ -23,7 +25,7 @@ from models.batches import EVIDENCE_SOURCES, NEAR, Floats, Ints
 if TYPE_CHECKING:
     from scipy import sparse
 
-DECAY: Final = 0.6
+RECENCY: Final = 0.6
 DEPTH: Final = 20  # acts of a history that are looked at
 _NOTHING: Final = 1e-6  # what is left of a sum when a request's own part was all of it
 
@@ -35,10 +37,14 @@ class Neighbours(NamedTuple):
 
     items: Ints  # (I, M) catalogue index, -1 = no more
     weights: Floats  # (I, M) above 0; 0 where there is no more
+    recency: float = RECENCY  # what the neighbours of an act count beside those of the act after it
 
 
 def near_items(
-    histories: Whole, sources: Sequence[Neighbours], own: "sparse.csr_array | None" = None
+    histories: Whole,
+    sources: Sequence[Neighbours],
+    had: Sequence[Whole] | None = None,
+    own: "sparse.csr_array | None" = None,
 ) -> tuple[Ints, Floats]:
     """The fields `near` and `nearness` of a ContextBatch. What it costs follows the neighbours of a history, not the
     size of the catalogue.
@@ -46,6 +52,7 @@ def near_items(
     Args:
         histories: (n, H) catalogue index, newest first; -1 = none. Items without a row have no neighbours.
         sources: (S) tables; none = no evidence.
+        had: (n) catalogue indices that are not named, -1 = none; nothing when absent.
         own: (n, I) what the requests themselves have added to the first source; nothing when absent.
 
     Returns:
@@ -57,11 +64,13 @@ def near_items(
         return near, nearness
     acts = histories[:, :DEPTH]
     there = (acts >= 0) & (acts < len(sources[0].items))
-    shares = DECAY ** np.arange(acts.shape[1])
-    for row in np.flatnonzero(there.any(axis=1)):
-        items, sums = _sums(acts[row, there[row]], shares[there[row]], sources)
+    ages = np.arange(acts.shape[1])
+    for row in np.flatnonzero(there.any(axis=1)).tolist():
+        items, sums = _sums(acts[row, there[row]], ages[there[row]], sources)
         if own is not None:
-            _take_off(items, sums[0], own, int(row))
+            _take_off(items, sums[0], own, row)
+        if had is not None:
+            sums[:, _places(items, had[row])[0]] = 0.0
         compared = (sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-9)).sum(axis=0)
         best = np.flatnonzero(compared)
         if len(best) > NEAR:
@@ -93,7 +102,8 @@ def load_neighbours(path: Path, items: int) -> tuple[Neighbours, ...]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             count = len(arrays.files) // len(Neighbours._fields)
             tables = tuple(
-                Neighbours(*(arrays[f"{name}_{place}"] for name in Neighbours._fields)) for place in range(count)
+                Neighbours(arrays[f"items_{place}"], arrays[f"weights_{place}"], float(arrays[f"recency_{place}"]))
+                for place in range(count)
             )
     except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
         raise ArtefactError(f"{path}: found no readable neighbours ({error}); publish the version again") from None
@@ -108,7 +118,7 @@ def load_neighbours(path: Path, items: int) -> tuple[Neighbours, ...]:
 
 
 def _sums(
-    acts: Whole, shares: npt.NDArray[np.float64], sources: Sequence[Neighbours]
+    acts: Whole, ages: npt.NDArray[np.int64], sources: Sequence[Neighbours]
 ) -> tuple[Ints, npt.NDArray[np.float64]]:
     """(c,) every item that is near one act by one source, ascending, and (S, c) how near it is by each."""
     named = [table.items[acts] for table in sources]
@@ -117,7 +127,7 @@ def _sums(
     sums = np.zeros((len(sources), len(items)))
     start = 0
     for place, table in enumerate(sources):
-        weights = (table.weights[acts] * shares[:, None]).ravel()
+        weights = (table.weights[acts] * (table.recency**ages)[:, None]).ravel()
         sums[place] = np.bincount(places[start : start + len(weights)], weights, len(items))
         start += len(weights)
     if len(items) and items[0] < 0:  # where a table has no more
@@ -129,7 +139,15 @@ def _take_off(items: Ints, sums: npt.NDArray[np.float64], own: "sparse.csr_array
     """The request's own part is no longer in the sums of the first source."""
     stored = slice(own.indptr[row], own.indptr[row + 1])
     mine, parts = own.indices[stored], own.data[stored]
-    places = np.minimum(np.searchsorted(items, mine), max(len(items) - 1, 0))
-    known = items[places] == mine if len(items) else np.zeros(len(mine), np.bool_)
-    np.subtract.at(sums, places[known], parts[known])
+    places, known = _places(items, mine)
+    np.subtract.at(sums, places, parts[known])
     sums[sums <= _NOTHING] = 0.0
+
+
+def _places(items: Ints, wanted: Whole) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+    """Where those of `wanted` stand that are in `items`, which ascend; and which of them are."""
+    if not len(items):
+        return np.empty(0, np.intp), np.zeros(len(wanted), np.bool_)
+    places = np.minimum(np.searchsorted(items, wanted), len(items) - 1)
+    known = items[places] == wanted
+    return places[known], known

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from core.errors import InputError
-from models.evidence import Neighbours
+from models.evidence import RECENCY, Neighbours
 from protos.catalog.v1.catalog_pb2 import Item
 
 _WORD: Final = re.compile(r"\w+")
@@ -30,16 +30,20 @@ Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 
 
-def neighbour_tables(items: Sequence[Item], sequences: Sequence[npt.NDArray[np.integer]]) -> tuple[Neighbours, ...]:
+def neighbour_tables(
+    items: Sequence[Item], sequences: Sequence[npt.NDArray[np.integer]], recency: float = RECENCY
+) -> tuple[Neighbours, ...]:
     """The sources of evidence: seen together in the sequences, alike in what is said of them; none without sequences.
 
     Args:
         sequences: catalogue indices, oldest first, of what stands before every sample that will be learned from; what
             stands beside them is to be taken off by `models.own_pairs`.
+        recency: of both tables.
     """
     if not any(len(sequence) for sequence in sequences):
         return ()
-    return cooccurrence(sequences, len(items), popularity_power=POPULARITY_POWER, keep=KEPT), text_neighbours(items)
+    together = cooccurrence(sequences, len(items), popularity_power=POPULARITY_POWER, keep=KEPT)
+    return together._replace(recency=recency), text_neighbours(items)._replace(recency=recency)
 
 
 def matrix_of(table: Neighbours) -> sparse.csr_array:
@@ -106,7 +110,7 @@ def text_neighbours(items: Sequence[Item], keep: int = 100) -> Neighbours:
         least = np.partition(alike, -min(keep, len(items)), axis=1)[:, -min(keep, len(items)), None]
         row, column = np.nonzero((alike >= least) & (alike > 0))
         block = _strongest(row, column, alike[row, column], len(alike), keep)
-        made.items[start : start + _ROWS], made.weights[start : start + _ROWS] = block
+        made.items[start : start + _ROWS], made.weights[start : start + _ROWS] = block.items, block.weights
     return made
 
 

@@ -10,12 +10,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from models.evidence import DECAY, DEPTH, Whole
+from models.evidence import DEPTH, Whole
 from models.neighbours import BACKWARDS, WINDOW
 
 
 def own_pairs(
-    sequences: Sequence[Whole], positions: Sequence[tuple[int, int]], occurs: Whole, popularity_power: float
+    sequences: Sequence[Whole],
+    positions: Sequence[tuple[int, int]],
+    occurs: Whole,
+    popularity_power: float,
+    recency: float,
 ) -> sparse.csr_array:
     """What each sample's own sequence adds to its evidence by co-occurrence: (n, I), for `near_items`.
 
@@ -24,6 +28,7 @@ def own_pairs(
         positions: (n) sequence, and place in it of the sample's target; its history is what stands before.
         occurs: (I,) how often each item occurs in all sequences.
         popularity_power: as it was counted with.
+        recency: of the table.
     """
     rows: list[npt.NDArray[np.int64]] = []
     columns: list[Whole] = []
@@ -36,7 +41,7 @@ def own_pairs(
         apart = np.abs(steps)
         added = np.where((apart > 0) & (apart <= WINDOW), np.where(steps > 0, 1.0, BACKWARDS) / np.maximum(apart, 1), 0)
         added[sequence[acts][:, None] == sequence[None, :]] = 0.0  # no item is its own neighbour
-        sums = (DECAY ** (place - 1 - acts)) @ added * scale[sequence]
+        sums = (recency ** (place - 1 - acts)) @ added * scale[sequence]
         found = np.flatnonzero(sums)
         rows.append(np.full(len(found), row))
         columns.append(sequence[found])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import sparse
 
-from benchmarks.quality.split import Floats, Ints, Longs, Split, first_of_user, histories
+from benchmarks.quality.split import Floats, Ints, Longs, Split, first_of_user, histories, seen_pairs
 from feature_repo.layouts import DIM
 from models.batches import (
     AGE_BUCKETS,
@@ -38,7 +38,7 @@ def contexts(
         acts: (q,) event indices, each with at least one act of its user before it.
         codes: (I, L).
         sources: neighbour weights that were counted from what may be learned; none = no evidence.
-        own: (q, I), see models.evidence.own_pairs.
+        own: (q, I), see models.own_pairs.
     """
     events = split.events
     before = histories(events, acts, tokens)
@@ -64,7 +64,7 @@ def contexts(
     )
 
 
-def own_evidence(split: Split, acts: Longs, popularity_power: float) -> sparse.csr_array:
+def own_evidence(split: Split, acts: Longs, popularity_power: float, recency: float) -> sparse.csr_array:
     """(q, I) what acts that may be learned from have themselves added to the counts of co-occurrence."""
     events = split.events
     counted = np.flatnonzero(split.learn & events.good)
@@ -74,7 +74,9 @@ def own_evidence(split: Split, acts: Longs, popularity_power: float) -> sparse.c
     places = np.searchsorted(counted, acts)
     which = np.searchsorted(starts, places, side="right") - 1
     occurs = np.bincount(events.items[counted], minlength=len(split.items))
-    return own_pairs(sequences, list(zip(which, places - starts[which], strict=True)), occurs, popularity_power)
+    return own_pairs(
+        sequences, list(zip(which, places - starts[which], strict=True)), occurs, popularity_power, recency
+    )
 
 
 def learnable(split: Split) -> Longs:
@@ -87,4 +89,10 @@ def _evidence(
     split: Split, acts: Longs, sources: Sequence[Neighbours], own: sparse.csr_array | None
 ) -> tuple[Ints, Floats]:
     before = histories(split.events, acts, DEPTH, split.events.good)
-    return near_items(np.where(before >= 0, split.events.items[before], -1), sources, own)
+    had = _had(split, acts) if split.mask_seen else None
+    return near_items(np.where(before >= 0, split.events.items[before], -1), sources, had, own)
+
+
+def _had(split: Split, acts: Longs) -> list[Ints]:
+    rows, items = seen_pairs(split.events, acts)
+    return np.split(items, np.searchsorted(rows, np.arange(1, len(acts))))

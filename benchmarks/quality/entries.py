@@ -1,19 +1,24 @@
 """The models by name, each with the settings that are tried for it at the valid stage.
 
-What is counted has six settings. What is trained has one, the usual one of its field, since a trial is a training:
-rows tell the number, and a gain of what had more trials is to be read so.
+What is counted has six settings. What is trained has fewer, since a trial is a training: networks over items one, the
+usual one of their field, and the generator two numbers of passes, by which it is judged alone; what chooses among
+its beams takes over the passes. Rows tell the number, and a gain of what had more trials is to be read so.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from benchmarks.quality.averaged import Averaged
 from benchmarks.quality.models import Model
 from benchmarks.quality.neighbours import Mixture, NeighbourScores
 from benchmarks.quality.places import Near, Visits, VisitWeights
 from benchmarks.quality.popularity import PersonalPopularity, Popularity, Rate
+
+if TYPE_CHECKING:
+    from benchmarks.quality.generative import GenerativeArgs
 
 Setting = Mapping[str, float]
 
@@ -25,6 +30,9 @@ class Ground(Protocol):
 
     def chosen(self, name: str) -> Model:
         """The model of that name with the setting that the valid stage chose for it."""
+
+    def setting(self, name: str) -> Setting:
+        """What the valid stage chose for the model of that name."""
 
     def cooccurrence(self, recency: float) -> NeighbourScores:
         """Over a table that is counted once for each split."""
@@ -41,9 +49,6 @@ class Entry(NamedTuple):
 
     build: Callable[[Ground, Setting], Model]
     settings: tuple[Setting, ...] = ({},)  # what is tried; one = nothing to choose
-    tried: Callable[[Ground, Setting], Model] | None = (
-        None  # a shorter run that settings are tried with; None = `build`
-    )
     seeded: bool = False  # whether seeds make a difference
 
 
@@ -81,11 +86,20 @@ def _reader(name: str) -> Callable[[Ground, Setting], Model]:
 
 def _generator(name: str) -> Callable[[Ground, Setting], Model]:
     def build(ground: Ground, setting: Setting) -> Model:
-        from benchmarks.quality.generative import Generative, GenerativeArgs
+        from benchmarks.quality.generative import Generative
 
-        return Generative(name, GenerativeArgs(), ground.weights, setting.get("item_weight", 0.0), ground.say)
+        args = _generative_args(ground, setting)
+        return Generative(name, args, ground.weights, setting.get("item_weight", 0.0), ground.say)
 
     return build
+
+
+def _generative_args(ground: Ground, setting: Setting) -> "GenerativeArgs":
+    from benchmarks.quality.generative import GenerativeArgs
+
+    epochs = setting["epochs"] if "epochs" in setting else ground.setting("generator")["epochs"]
+    args = GenerativeArgs(recency=ground.setting("cooccurrence")["recency"])
+    return replace(args, train=replace(args.train, epochs=epochs))
 
 
 def _averaged(name: str) -> Callable[[Ground, Setting], Model]:
@@ -97,10 +111,10 @@ def _averaged(name: str) -> Callable[[Ground, Setting], Model]:
 
 def _values(name: str) -> Callable[[Ground, Setting], Model]:
     def build(ground: Ground, setting: Setting) -> Model:
-        from benchmarks.quality.generative import Generative, GenerativeArgs
+        from benchmarks.quality.generative import Generative
         from benchmarks.quality.values import Values
 
-        generative = Generative("generator", GenerativeArgs(), ground.weights, 0.0, ground.say)
+        generative = Generative("generator", _generative_args(ground, {}), ground.weights, 0.0, ground.say)
         return Values(name, generative, setting.get("value_weight", 1.0))
 
     return build
@@ -147,7 +161,7 @@ ENTRIES: Final[dict[str, Entry]] = {
     "sasrec": Entry(_reader("sasrec"), _TRAINED, seeded=True),
     "hstu": Entry(_reader("hstu"), _TRAINED, seeded=True),
     "sasrec+mixture": _fused("sasrec+mixture", "sasrec", "mixture"),
-    "generator": Entry(_generator("generator"), seeded=True),
+    "generator": Entry(_generator("generator"), _each("epochs", 3.0, 6.0), seeded=True),
     "generator+items": Entry(
         _generator("generator+items"), _each("item_weight", 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), seeded=True
     ),

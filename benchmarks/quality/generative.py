@@ -19,7 +19,7 @@ from benchmarks.quality.split import Floats, Ints, Longs, Split, good_sequences
 from core.ids import item_key
 from models.catalog import Catalog
 from models.checkpoints import Checkpoints
-from models.evidence import Neighbours
+from models.evidence import RECENCY, Neighbours
 from models.examples import Examples
 from models.export import export_generator
 from models.generator import Generator
@@ -28,6 +28,7 @@ from models.neighbours import POPULARITY_POWER, neighbour_tables
 from models.runtime import OnnxGenerator
 from models.train_generator import Progress, TrainArguments, train_generator
 from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids
+from models.trie import Trie, build_trie
 
 _GOLDEN: Final = 64  # requests that the export is checked with
 
@@ -38,6 +39,7 @@ class GenerativeArgs:
 
     codebook_size: int = 256
     beam_width: int = 64
+    recency: float = RECENCY  # of evidence
     train: TrainArguments = field(
         default_factory=lambda: TrainArguments(
             config=GeneratorConfig(
@@ -97,7 +99,7 @@ class Generative:
         keys = np.array([item_key(item.item_id) for item in split.items], np.int64)
         ids = SemanticIdArgs(codebook_size=self._args.codebook_size, capacity=len(split.items), seed=seed)
         self._catalog = train_semantic_ids(split.items, [keys[sequence] for sequence in sequences], ids).catalog
-        self._sources = neighbour_tables(split.items, sequences)
+        self._sources = neighbour_tables(split.items, sequences, self._args.recency)
         train = self._args.train
         train = replace(train, seed=seed, config=replace(train.config, items=len(split.items)))
         self._folder = folder = self._kept / _digest(split, self._catalog, train, self._args)
@@ -133,23 +135,33 @@ class Generative:
     def beams(self, split: Split, acts: Longs) -> "Found":
         """The graph's answers for these acts; from disk when it was asked before, since only the weight differs."""
         assert self._graph is not None and self._folder is not None, "fit comes first"
-        kept = self._folder / f"beams-{hashlib.blake2b(acts.tobytes(), digest_size=8).hexdigest()}.npz"
+        asked = hashlib.blake2b(acts.tobytes(), digest_size=8)
+        if split.ranked is not None:
+            asked.update(split.ranked.tobytes())
+        kept = self._folder / f"beams-{asked.hexdigest()}.npz"
         if kept.exists():
             with np.load(kept) as arrays:
                 return Found(*(arrays[field] for field in Found._fields))
         context = contexts(split, acts, self.catalog.codes, self._args.train.config.tokens, self._sources)
-        beams = self._graph.generate(context, self.catalog.trie)
+        beams = self._graph.generate(context, self._candidates(split))
         found = Found(beams.items, beams.masked_log_probs.sum(-1), beams.item_logits)
         partial = kept.with_suffix(".partial.npz")
         np.savez(partial, allow_pickle=False, **found._asdict())
         partial.replace(kept)
         return found
 
+    def _candidates(self, split: Split) -> Trie:
+        if split.ranked is None:
+            return self.catalog.trie
+        return build_trie(
+            self.catalog.codes, len(self.catalog), codebook_size=self._args.codebook_size, live=split.ranked
+        )
+
     def _train(self, split: Split, train: TrainArguments, folder: Path) -> None:
         assert self._catalog is not None, "the tokenizer comes first"
         catalog = self._catalog
         acts = learnable(split)
-        own = own_evidence(split, acts, POPULARITY_POWER)
+        own = own_evidence(split, acts, POPULARITY_POWER, self._args.recency)
         context = contexts(split, acts, catalog.codes, train.config.tokens, self._sources, own)
         examples = Examples(context, split.events.items[acts][:, None])
         self._say(f"{self.name}: {len(acts):,} examples")
@@ -186,7 +198,8 @@ def begun(train: TrainArguments, vectors: Floats) -> Generator:
 def _digest(split: Split, catalog: Catalog, train: TrainArguments, args: GenerativeArgs) -> str:
     decided = asdict(train)
     del decided["config"]["value_items"]  # a value head is trained apart, and never decides what the generator is
-    made = hashlib.blake2b(json.dumps([decided, args.beam_width, args.codebook_size]).encode(), digest_size=8)
+    told = [decided, args.beam_width, args.codebook_size, args.recency, split.mask_seen]
+    made = hashlib.blake2b(json.dumps(told).encode(), digest_size=8)
     for column in (*split.events, split.learn, catalog.codes):
         made.update(np.ascontiguousarray(column).tobytes())
     return made.hexdigest()

@@ -82,7 +82,11 @@ class Workshop:
 
     def chosen(self, name: str) -> Model:
         """The model with the setting that the valid stage chose for it."""
-        return _entry(name).build(self, self.choose(name).setting)
+        return _entry(name).build(self, self.setting(name))
+
+    def setting(self, name: str) -> Setting:
+        """What the valid stage chose for the model."""
+        return self.choose(name).setting
 
     def choose(self, name: str) -> Chosen:
         """Tries every setting on the valid stage, once."""

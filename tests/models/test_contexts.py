@@ -18,7 +18,7 @@ from models.batches import (
     take_rows,
 )
 from models.contexts import context_batch
-from models.evidence import DECAY, Neighbours
+from models.evidence import RECENCY, Neighbours
 from tests.models.worlds import table_of
 
 NOW_MS = 1_651_400_000_000
@@ -30,6 +30,11 @@ class TenItems(NamedTuple):
 
     centre: tuple[float, float] | None = (30.0, 120.0)
     neighbours: tuple[Neighbours, ...] = ()
+    places: tuple[int, ...] = ()
+
+    @property
+    def locations(self) -> npt.NDArray[np.float64]:
+        return np.where(np.isin(np.arange(10), self.places)[:, None], [30.0, 120.0], np.nan)
 
     @property
     def codes(self) -> npt.NDArray[np.int32]:
@@ -223,10 +228,22 @@ def test_evidence_is_that_of_the_newest_positives_and_without_tables_there_is_no
     rows.history["positive_item"][0, :2] = [104, 106]
     batch = context_batch(rows, TenItems(neighbours=(follows, follows)), NOW_MS)
     assert batch.near[0, :3].tolist() == [7, 5, -1]
-    assert batch.nearness[0, :2].tolist() == [[1.0, 1.0], [pytest.approx(DECAY)] * 2]
+    assert batch.nearness[0, :2].tolist() == [[1.0, 1.0], [pytest.approx(RECENCY)] * 2]
     assert (batch.near[1] == -1).all()
     none = context_batch(rows, TenItems(), NOW_MS)
     assert (none.near == -1).all() and not none.nearness.any() and none.near.shape == batch.near.shape
+
+
+def test_evidence_names_no_video_that_was_had_but_places_are_worth_coming_back_to() -> None:
+    before = table_of(np.eye(10, k=-1))  # item i is near i - 1
+    rows = rows_of(1)
+    with_acts(rows, 0, [104], [300])  # shown, and not taken
+    rows.history["positive_length"][0] = 3
+    rows.history["positive_item"][0, :3] = [106, 107, 105]
+    videos = context_batch(rows, TenItems(neighbours=(before, before)), NOW_MS)
+    assert videos.near[0].max() == -1  # 4, 5 and 6 were had
+    one_place = context_batch(rows, TenItems(neighbours=(before, before), places=(6,)), NOW_MS)
+    assert one_place.near[0, :2].tolist() == [6, -1]
 
 
 def test_items_that_came_after_the_count_have_no_neighbours_and_are_none() -> None:

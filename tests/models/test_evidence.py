@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.batches import NEAR
-from models.evidence import DECAY, DEPTH, Neighbours, near_items
+from models.evidence import DEPTH, RECENCY, Neighbours, near_items
 from models.neighbours import cooccurrence, matrix_of
 from models.own_pairs import own_pairs
 from tests.models.worlds import table_of
@@ -32,31 +32,35 @@ def test_an_item_is_as_near_as_the_history_makes_it(seed: int) -> None:
     rng = np.random.default_rng(seed)
     sources = [rng.random((ITEMS, ITEMS)) * (rng.random((ITEMS, ITEMS)) < 0.3) for _ in range(2)]
     history = rng.integers(-1, ITEMS, DEPTH + 3)
-    near, nearness = near_items(history[None], [table_of(source) for source in sources])
+    recencies = rng.random(2)
+    had = rng.integers(-1, ITEMS, 3)
+    tables = [table_of(source)._replace(recency=recency) for source, recency in zip(sources, recencies, strict=True)]
+    near, nearness = near_items(history[None], tables, had[None])
     expected = {}
     for item in range(ITEMS):
         sums = tuple(
-            sum(DECAY**place * source[act, item] for place, act in enumerate(history[:DEPTH]) if act >= 0)
-            for source in sources
+            sum(recency**place * source[act, item] for place, act in enumerate(history[:DEPTH]) if act >= 0)
+            for source, recency in zip(sources, recencies, strict=True)
         )
-        if any(sums):
+        if any(sums) and item not in had:
             expected[item] = tuple(np.float32(sums).round(5))
     assert told(near[0], nearness[0]).keys() == expected.keys()
     for item, sums in told(near[0], nearness[0]).items():
         np.testing.assert_allclose(sums, expected[item], atol=2e-5)
 
 
-@given(sequences=walks, which=st.integers(0, 7), place=st.integers(1, 9))
+@given(sequences=walks, which=st.integers(0, 7), place=st.integers(1, 9), recency=st.sampled_from([0.3, RECENCY, 1.0]))
 def test_without_its_own_pairs_a_sample_sees_what_the_others_did(
-    sequences: list[np.ndarray], which: int, place: int
+    sequences: list[np.ndarray], which: int, place: int, recency: float
 ) -> None:
     which %= len(sequences)
     place = 1 + place % (len(sequences[which]) - 1)
     occurs = np.bincount(np.concatenate(sequences), minlength=ITEMS)
     history = sequences[which][:place][::-1][None]
-    own = own_pairs(sequences, [(which, place)], occurs, POWER)
-    less_own = near_items(history, [counts(sequences, occurs)], own)
-    others = near_items(history, [counts(sequences[:which] + sequences[which + 1 :], occurs)])
+    own = own_pairs(sequences, [(which, place)], occurs, POWER, recency)
+    less_own = near_items(history, [counts(sequences, occurs)._replace(recency=recency)], own=own)
+    rest = sequences[:which] + sequences[which + 1 :]
+    others = near_items(history, [counts(rest, occurs)._replace(recency=recency)])
     found, expected = told(less_own[0][0], less_own[1][0]), told(others[0][0], others[1][0])
     assert found.keys() == expected.keys()
     for item, sums in found.items():
@@ -81,7 +85,7 @@ def test_of_many_items_those_are_kept_that_are_nearest_and_no_request_sees_anoth
     histories = rng.integers(-1, size, (5, 6))
     near, nearness = near_items(histories, [table_of(table) for table in tables])
     for row, history in enumerate(histories):
-        acts = [(DECAY**place, act) for place, act in enumerate(history) if act >= 0]
+        acts = [(RECENCY**place, act) for place, act in enumerate(history) if act >= 0]
         sums = np.stack([sum((share * table[act] for share, act in acts), np.zeros(size)) for table in tables])
         compared = (sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-9)).sum(axis=0)
         kept = near[row][near[row] >= 0]

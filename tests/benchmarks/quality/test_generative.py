@@ -12,7 +12,7 @@ from benchmarks.quality.generative import Generative, GenerativeArgs
 from benchmarks.quality.split import Split, good_sequences
 from benchmarks.quality.values import Values
 from core.errors import InputError
-from models.evidence import near_items
+from models.evidence import RECENCY, near_items
 from models.neighbours import cooccurrence, text_neighbours
 from tests.benchmarks.quality.worlds import ITEMS, changed_from, walks
 
@@ -43,7 +43,7 @@ def test_a_training_sample_does_not_find_itself_in_its_evidence() -> None:
     counted = [cooccurrence(good_sequences(alone), ITEMS, popularity_power=0.3)]
     seen = contexts(alone, acts, CODES, 6, counted * 2)
     assert (seen.near >= 0).any()
-    before = contexts(alone, acts, CODES, 6, [*counted], own_evidence(alone, acts, 0.3))
+    before = contexts(alone, acts, CODES, 6, [*counted], own_evidence(alone, acts, 0.3, RECENCY))
     assert (before.near < 0).all()
     assert near_items(np.full((1, 3), -1), counted)[0].max() == -1
 
@@ -61,6 +61,9 @@ def test_it_learns_the_walk_and_is_read_again(tmp_path: Path) -> None:
     again.fit(split, seed=0)
     assert len(said) == trained, "trained again"
     assert np.mean(evaluate(again, split).ranks == 1) > 0.8
+    some = split._replace(ranked=np.arange(ITEMS) % 2 == 0)
+    found = again.beams(some, split.asked).items
+    assert set(found.ravel().tolist()) == {-1, *range(0, ITEMS, 2)}, "a beam on what is no candidate"
 
 
 def watched(exposed: bool) -> Split:
