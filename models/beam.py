@@ -59,12 +59,12 @@ def search(generator: Generator, context: ContextTensors, trie: TrieTensors, wid
     slots = torch.arange(size, dtype=trie.row_start.dtype, device=trie.row_start.device)
     node = torch.full_like(context.codes[:, :1, 0], ROOT)  # (B, 1): one beam, which has spelled nothing
     score = torch.zeros_like(node, dtype=memory.bias.dtype)
-    masses = generator.masses(context, trie)
+    evidence = generator.evidence(context, trie)
     past, newest, first, spelled = None, node, node, list[tuple[Tensor, ...]]()
     for level in range(LEVELS):
         logits, now, state = generator.step(level, memory, newest, past)
-        if masses is not None:
-            logits = logits + generator.prior.logits(level, masses, node, trie, size)
+        if evidence is not None:
+            logits = logits + generator.prior.logits(level, evidence, node, trie, size)
         first = state[:, 0] if level == 0 else first
         edge = read(trie.row_start, node)[..., None] + slots  # inside the arrays: a trie ends in V unused edges
         token, child = read(trie.token, edge), read(trie.child, edge)
@@ -87,7 +87,7 @@ def search(generator: Generator, context: ContextTensors, trie: TrieTensors, wid
     items = torch.where(alive, read(trie.leaf_item, node), -1)
     scored, valued = torch.zeros_like(score), torch.zeros_like(score)[..., None].repeat(1, 1, len(Value))
     if generator.config.item_head:
-        scored = generator.score_items(first, items, codes, masses, node)
+        scored = generator.score_items(first, items, codes, evidence, trie)
     if generator.config.value_items:
         valued = generator.values(first, items, codes)
     return BeamTensors(

@@ -79,13 +79,13 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
-        self.d_ff = 4 * config.d_model
-        self.w_in = matrix(config.d_model, 2 * self.d_ff)  # gate and input side by side
-        self.w_out = matrix(self.d_ff, config.d_model, gain=0.5)
+        d_ff = 4 * config.d_model
+        self.w_in = matrix(config.d_model, 2 * d_ff)  # gate and input side by side
+        self.w_out = matrix(d_ff, config.d_model, gain=0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = x @ self.w_in
-        return (silu(inner[:, : self.d_ff]) * inner[:, self.d_ff :]) @ self.w_out
+        gate, inner = (x @ self.w_in).chunk(2, dim=-1)  # their gradients join as one; those of slices are padded
+        return (silu(gate) * inner) @ self.w_out
 
 
 def feed_forward(config: GeneratorConfig, index: int) -> nn.Module:

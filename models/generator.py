@@ -32,7 +32,7 @@ from models.decoder_block import Block
 from models.generator_config import GeneratorConfig
 from models.item_head import ItemHead
 from models.layers import RMSNorm, matrix
-from models.prior import NeighbourPrior
+from models.prior import Evidence, NeighbourPrior
 from models.trie_tensors import TrieTensors, nodes_of, read
 from models.value_head import ValueHead
 
@@ -110,22 +110,24 @@ class Generator(nn.Module):
         h, _ = self._blocks(h.reshape(-1, self.config.d_model), sequences, LEVELS, memory, None)
         h = self.dropout(h.reshape(-1, sequences, LEVELS, self.config.d_model))
         logits = [self._logits(level, h[:, :, level]) for level in range(LEVELS)]
-        masses = self.masses(context, trie)
-        if masses is not None and trie is not None:
+        evidence = self.evidence(context, trie)
+        if evidence is not None and trie is not None:
             nodes = nodes_of(trie, targets, size)
             logits = [
-                given + self.prior.logits(level, masses, nodes[..., level], trie, size)
+                given + self.prior.logits(level, evidence, nodes[..., level], trie, size)
                 for level, given in enumerate(logits)
             ]
         scored = None
         if catalogue is not None and items is not None:
-            every = torch.arange(len(catalogue), device=h.device)
+            mass = None
+            if evidence is not None and trie is not None:
+                mass = self.prior.of_all(evidence, trie)[:, : len(catalogue)]
             # Every sequence of a request begins alike: the first says it for all.
-            scored = self._all_items(h[:, 0, 0], items[:-1], catalogue, _at_leaves(masses, every, trie))
+            scored = self._all_items(h[:, 0, 0], items[:-1], catalogue, mass)
         return Decoded(torch.stack(logits, dim=2), scored)
 
-    def masses(self, context: ContextTensors, trie: TrieTensors | None) -> Tensor | None:
-        """(B, N) neighbour evidence of each node; None without a prior.
+    def evidence(self, context: ContextTensors, trie: TrieTensors | None) -> Evidence | None:
+        """The neighbour evidence of each request; None without a prior.
 
         Raises:
             ContractError: there is a prior and no trie.
@@ -134,8 +136,7 @@ class Generator(nn.Module):
             return None
         if trie is None:
             raise ContractError("found a prior but no trie to spread it over; hand in the trie of the catalogue")
-        masses: Tensor = self.prior.masses(context.near, context.nearness, trie)
-        return masses
+        return self.prior.evidence(context.near, context.nearness, trie)
 
     def item_vectors(self) -> Tensor | None:
         """(items + 1, d_model) the table of items, the last row that of all others; None without one. In training
@@ -165,14 +166,16 @@ class Generator(nn.Module):
         logits = self._logits(level, h).reshape(-1, sequences, self.config.codebook_size)
         return Step(logits, kept.reshape(-1, sequences, 1, kept.shape[-1]), h.reshape(-1, sequences, h.shape[-1]))
 
-    def score_items(self, state: Tensor, items: Tensor, codes: Tensor, masses: Tensor | None, node: Tensor) -> Tensor:
+    def score_items(
+        self, state: Tensor, items: Tensor, codes: Tensor, evidence: Evidence | None, trie: TrieTensors
+    ) -> Tensor:
         """(B, K) what the item head says of some items.
 
         Args:
             state: (B, d_model) before the first code.
             items: (B, K) catalogue index, below 0 = none.
             codes: (B, K, LEVELS) their paths.
-            node: (B, K) where the paths end.
+            evidence: of the requests, where there is a prior.
         """
         table = self.item_vectors()
         if table is None:
@@ -180,7 +183,7 @@ class Generator(nn.Module):
         row = items.clamp(min=0, max=self.config.items)
         vectors = self.item_head.vectors(embedding(row, table), self.code_vectors(codes))
         logits = (vectors @ self.item_head.query(state)[..., None]).squeeze(-1) + read(self.item_head.bias, row)
-        mass = None if masses is None else masses.gather(1, node.long())
+        mass = None if evidence is None else self.prior.of_items(evidence, items, trie)
         scored: Tensor = self.item_head.with_evidence(logits, mass)
         return scored
 
@@ -220,8 +223,3 @@ class Generator(nn.Module):
     def _logits(self, level: int, h: Tensor) -> Tensor:
         logits: Tensor = self.out_norms[level](h) @ self.heads[level]
         return logits
-
-
-def _at_leaves(masses: Tensor | None, items: Tensor, trie: TrieTensors | None) -> Tensor | None:
-    """(B, len(items)) the mass of items of the catalogue."""
-    return None if masses is None or trie is None else masses.index_select(1, read(trie.leaf, items).clamp(min=0))

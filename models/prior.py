@@ -2,15 +2,18 @@
 
 Letters used in this file
     B requests   Q sequences per request   N nodes of the trie   V codes of a level   E items near a history
-    I items   S sources of evidence
+    I items   K items that are asked for   S sources of evidence   L levels
 
 The evidence of a request (`models.evidence`) is spread over live items: shares of it on those that are near, and a
 little on every live item. A prefix has the sum of what stands below it. The logits of a level are moved by the
 logarithm of that mass, times a learned gain; with gains of 1 and heads of 0 the generator is the neighbour model
 itself, normalised, and what it learns is only how people differ from it.
+
+A request holds no number per node: each near item says which node it stands below at every level, so what a request
+costs follows E, not the catalogue.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +24,16 @@ from models.trie_tensors import TrieTensors, read
 NOTHING: Final = 1e-9  # mass of what is not there, so that it has a logarithm
 
 
+class Evidence(NamedTuple):
+    """What the items near a history say, placed in the trie."""
+
+    near: Tensor  # (B, E) catalogue index, -1 = none
+    weight: Tensor  # (B, E) share of each live item; they sum to 1, or to 0 where nothing live is near
+    nodes: Tensor  # (B, E, L + 1) from the root to the item's leaf; all the root where the item has no path
+
+
 class NeighbourPrior(nn.Module):
-    """Evidence in, mass of every node and logits of every level out."""
+    """Evidence in, mass of every code and item and logits of every level out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,37 +41,65 @@ class NeighbourPrior(nn.Module):
         self.spread = nn.Parameter(torch.zeros(()))  # log of the share of all live items, near ones having 1
         self.gain = nn.Parameter(torch.ones(LEVELS))
 
-    def masses(self, near: Tensor, nearness: Tensor, trie: TrieTensors) -> Tensor:
-        """(B, N) the mass at and below each node; the root has 1 + exp(spread), or less where nothing is near.
+    def evidence(self, near: Tensor, nearness: Tensor, trie: TrieTensors) -> Evidence:
+        """The near items' shares, by learned weights of the sources.
 
         Args:
             near: (B, E) catalogue index, -1 = none.
             nearness: (B, E, S).
         """
-        leaf = read(trie.leaf, near.clamp(min=0)).clamp(min=0)
-        live = (near >= 0) & (read(trie.live, leaf) > 0)
+        leaf = read(trie.leaf, near.clamp(min=0))
+        live = (near >= 0) & (_live(leaf, trie) > 0)
         weight = torch.where(live, (nearness * self.source_scale.exp()).sum(-1), 0.0)
         weight = weight / (weight.sum(-1, keepdim=True) + 1e-6)
-        below = [leaf]  # and the nodes above it, up to the root
+        above = [leaf.clamp(min=0)]
         for _ in range(LEVELS):
-            below.append(read(trie.parent, below[-1]).clamp(min=0))
-        nothing = torch.zeros_like(weight[:, :1] * trie.live)
-        total = nothing.scatter_add(1, torch.cat(below, dim=1).long(), weight.repeat(1, LEVELS + 1))
-        live_share = trie.live.to(total.dtype) / trie.live[:1].clamp(min=1).to(total.dtype)
-        return total + self.spread.exp() * live_share
+            above.append(read(trie.parent, above[-1]).clamp(min=0))
+        return Evidence(near, weight, torch.stack(above[::-1], dim=-1))
 
-    def logits(self, level: int, masses: Tensor, node: Tensor, trie: TrieTensors, size: int) -> Tensor:
-        """(B, Q, V) what is added to the logits of the codes that follow `node`.
+    def masses(self, level: int, evidence: Evidence, node: Tensor, trie: TrieTensors, size: int) -> Tensor:
+        """(B, Q, V) the mass at and below what each code leads to from `node`; the root's sum to 1 + exp(spread), or
+        to less where nothing is near.
 
         Args:
-            masses: (B, N) of `masses`.
-            node: (B, Q) where each sequence stands in the trie.
+            node: (B, Q) where each sequence stands in the trie, `level` codes below the root.
             size: V.
         """
         edge = read(trie.row_start, node)[..., None] + torch.arange(size, dtype=node.dtype, device=node.device)
         there = edge < read(trie.row_start, node + 1)[..., None]
-        child = read(trie.child, edge)
-        found = masses.gather(1, child.flatten(1).long()).reshape(child.shape)
-        slot = torch.where(there, read(trie.token, edge), size).long()  # codes that lead nowhere keep the floor
-        spread = torch.zeros_like(found[..., :1]).repeat(1, 1, size + 1).scatter(2, slot, found)
-        return self.gain[level] * torch.log(spread[..., :size] + NOTHING)
+        slot = torch.where(there, read(trie.token, edge), size).long()  # what lies beyond a node's edges is cut off
+        share = _share(read(trie.live, read(trie.child, edge)), trie).to(evidence.weight.dtype)
+        spread = torch.zeros_like(share[..., :1]).repeat(1, 1, size + 1).scatter(2, slot, share)[..., :size]
+
+        here = evidence.nodes[:, None, :, level] == node[..., None]  # (B, Q, E)
+        weight = torch.where(here, evidence.weight[:, None], 0.0)
+        code = read(trie.token, (evidence.nodes[..., level + 1] - 1).clamp(min=0))  # node n is where edge n - 1 leads
+        found = torch.zeros_like(spread).scatter_add(2, code[:, None].long().expand(weight.shape), weight)
+        return found + self.spread.exp() * spread
+
+    def logits(self, level: int, evidence: Evidence, node: Tensor, trie: TrieTensors, size: int) -> Tensor:
+        """(B, Q, V) what is added to the logits of the codes that follow `node`; arguments as in `masses`."""
+        return self.gain[level] * torch.log(self.masses(level, evidence, node, trie, size) + NOTHING)
+
+    def of_items(self, evidence: Evidence, items: Tensor, trie: TrieTensors) -> Tensor:
+        """(B, K) the mass of some items, (B, K); below 0 = none."""
+        found = torch.where(items[..., None] == evidence.near[:, None], evidence.weight[:, None], 0.0).sum(-1)
+        leaf = read(trie.leaf, items.clamp(min=0))
+        return found + self.spread.exp() * _share(_live(leaf, trie), trie)
+
+    def of_all(self, evidence: Evidence, trie: TrieTensors) -> Tensor:
+        """(B, I) the mass of every item."""
+        share = _share(_live(trie.leaf, trie), trie)
+        nothing = torch.zeros_like(evidence.weight[:, :1]).repeat(1, len(share))
+        found = nothing.scatter_add(1, evidence.near.clamp(min=0).long(), evidence.weight)
+        return found + self.spread.exp() * share
+
+
+def _live(leaf: Tensor, trie: TrieTensors) -> Tensor:
+    """1 where an item's leaf is open, 0 where it is not or there is none; any shape."""
+    return torch.where(leaf >= 0, read(trie.live, leaf.clamp(min=0)), 0)
+
+
+def _share(live: Tensor, trie: TrieTensors) -> Tensor:
+    """Of all live items, how many of them; any shape."""
+    return live.to(torch.float32) / trie.live[:1].clamp(min=1).to(torch.float32)

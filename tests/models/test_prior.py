@@ -46,33 +46,48 @@ def world(seed: int, live_share: float = 0.7) -> tuple[Trie, np.ndarray, np.ndar
 def test_a_node_has_the_mass_of_its_children_and_the_dead_have_none(seed: int) -> None:
     trie, _, live = world(seed)
     context = context_tensors(random_context(np.random.default_rng(seed), 3, SIZE))
-    prior = NeighbourPrior()
-    with torch.no_grad():
-        masses = prior.masses(context.near, context.nearness, trie_tensors(trie)).numpy()
+    prior, tensors = NeighbourPrior(), trie_tensors(trie)
     near_live = [any(live[item] for item in row if item >= 0) for row in context.near.numpy()]
     whole = np.array(near_live, float) + (1.0 if live.any() else 0.0)
-    np.testing.assert_allclose(masses[:, ROOT], whole, atol=1e-4)
-    for node in range(len(trie.row_start) - 1):
-        children = trie.child[trie.row_start[node] : trie.row_start[node + 1]]
-        if len(children):
-            np.testing.assert_allclose(masses[:, children].sum(1), masses[:, node], atol=1e-5)
-    assert not masses[:, trie.leaf[: len(live)][~live]].any()
+    with torch.no_grad():
+        evidence = prior.evidence(context.near, context.nearness, tensors)
+        of_all = prior.of_all(evidence, tensors).numpy()[:, : len(live)]
+        some = torch.arange(-1, len(live), dtype=torch.int32).repeat(3, 1)
+        np.testing.assert_allclose(prior.of_items(evidence, some, tensors)[:, 1:], of_all, atol=1e-6)
+        mass = {ROOT: whole}
+        for level in range(LEVELS):
+            for node in [each for each in mass if _depth(trie, each) == level]:
+                codes = prior.masses(level, evidence, torch.full((3, 1), node, dtype=torch.int32), tensors, SIZE)
+                below = codes.numpy()[:, 0]
+                np.testing.assert_allclose(below.sum(1), mass[node], atol=1e-4)
+                edges = slice(trie.row_start[node], trie.row_start[node + 1])
+                mass |= dict(zip(trie.child[edges].tolist(), below[:, trie.token[edges]].T, strict=True))
+    at_leaves = np.stack([mass[int(leaf)] for leaf in trie.leaf[: len(live)]], axis=1)
+    np.testing.assert_allclose(at_leaves, of_all, atol=1e-5)
+    assert not at_leaves[:, ~live].any()
+
+
+def _depth(trie: Trie, node: int) -> int:
+    return 0 if node == ROOT else 1 + _depth(trie, int(trie.parent[node]))
 
 
 @settings(max_examples=10, deadline=None)
 @given(seed=seeds)
 def test_with_heads_of_zero_the_beams_are_the_evidence(seed: int) -> None:
-    trie, codes, live = world(seed)
+    trie, _, live = world(seed)
     generator = generator_with()
     with torch.no_grad():
         for head in generator.heads:
             head.zero_()
     batch = random_context(np.random.default_rng(seed), 2, SIZE)
     beams = beams_of(generator, batch, trie, ITEMS)
-    masses = generator.prior.masses(
-        *(torch.from_numpy(field) for field in (batch.near, batch.nearness)), trie_tensors(trie)
-    )
-    shares = (masses / masses[:, :1]).detach().numpy()[:, trie.leaf[: len(codes)]]
+    tensors = trie_tensors(trie)
+    with torch.no_grad():
+        evidence = generator.prior.evidence(
+            *(torch.from_numpy(field) for field in (batch.near, batch.nearness)), tensors
+        )
+        masses = generator.prior.of_all(evidence, tensors).numpy()
+    shares = masses / masses.sum(axis=1, keepdims=True)
     for row in range(2):
         found = {
             int(item): float(sums)
