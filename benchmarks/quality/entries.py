@@ -48,7 +48,7 @@ class Entry(NamedTuple):
     """A model by name."""
 
     build: Callable[[Ground, Setting], Model]
-    settings: tuple[Setting, ...] = ({},)  # what is tried; one = nothing to choose
+    settings: tuple[Setting, ...] = ({},)  # what is tried, of equals the first is taken; one = nothing to choose
     seeded: bool = False  # whether seeds make a difference
 
 
@@ -139,7 +139,7 @@ ENTRIES: Final[dict[str, Entry]] = {
     ),
     "cooccurrence": Entry(
         lambda ground, setting: ground.cooccurrence(setting["recency"]),
-        _each("recency", 0.3, 0.45, 0.6, 0.7, 0.8, 0.9),
+        _each("recency", 0.6, 0.3, 0.45, 0.7, 0.8, 0.9),
     ),
     "text": Entry(
         lambda ground, setting: ground.text(setting["recency"]), _each("recency", 0.3, 0.45, 0.6, 0.7, 0.8, 0.9)
