@@ -30,7 +30,7 @@ from models.registry import CATALOG_FILE, NEIGHBOURS_FILE, TOKENIZER_FILE
 from models.semantic_ids import code_groups, free_path
 from models.tiers import item_table
 from models.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
-from models.trie import Ints, build_trie, path_numbers, refill_trie, set_live
+from models.trie import Ints, Trie, build_trie, path_numbers, refill_trie, set_live
 from protos.catalog.v1.catalog_pb2 import CatalogRecord, Item
 
 _SPARE: Final = 2048  # rows kept free for new items, at least; more new items than that deserve a new tokenizer
@@ -170,6 +170,16 @@ class Catalog:
         if index is None or np.isnan(self._locations[index, 0]):
             return None
         return float(self._locations[index, 0]), float(self._locations[index, 1])
+
+    def trie_of(self, items: Ints) -> Trie:
+        """A trie of its own, in which only these items, by index, may be reached, whether they are available or not.
+
+        A generator with a prior is trained with that of its targets: then nothing is learned against an item that
+        could not be a target yet, and a new one is not buried below all that were there before it.
+        """
+        live = np.zeros(len(self), np.bool_)
+        live[items] = True
+        return build_trie(self.codes, self.capacity, codebook_size=self.tokenizer.codebook.size, live=live)
 
     def assign(self, items: Sequence[Item]) -> Ints:
         """(n, L) the path of each item: its own when the catalogue knows it, else a free one; nothing changes.

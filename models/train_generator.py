@@ -134,7 +134,7 @@ def train_generator(
 
     Args:
         codes: (I, LEVELS) code paths of the catalogue.
-        trie: of the catalogue, where the generator has a prior.
+        trie: of the targets (`Catalog.trie_of`), where the generator has a prior.
         generator: its weights are where training begins, and it is what is trained; new ones when absent.
         objective: what is minimised; `generation_loss` of all targets when absent.
         validate: what the weights are judged by at every report, the smaller the better, such as a loss on later days;

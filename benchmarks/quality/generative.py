@@ -28,7 +28,7 @@ from models.neighbours import POPULARITY_POWER, neighbour_tables
 from models.runtime import OnnxGenerator
 from models.train_generator import Progress, TrainArguments, train_generator
 from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids
-from models.trie import Trie, build_trie
+from models.trie import Trie
 
 _GOLDEN: Final = 64  # requests that the export is checked with
 
@@ -151,11 +151,8 @@ class Generative:
         return found
 
     def _candidates(self, split: Split) -> Trie:
-        if split.ranked is None:
-            return self.catalog.trie
-        return build_trie(
-            self.catalog.codes, len(self.catalog), codebook_size=self._args.codebook_size, live=split.ranked
-        )
+        catalog = self.catalog
+        return catalog.trie if split.ranked is None else catalog.trie_of(np.flatnonzero(split.ranked).astype(np.int32))
 
     def _train(self, split: Split, train: TrainArguments, folder: Path) -> None:
         assert self._catalog is not None, "the tokenizer comes first"
@@ -173,7 +170,7 @@ class Generative:
             examples,
             catalog.codes,
             train,
-            trie=catalog.trie,
+            trie=catalog.trie_of(split.events.items[acts]),
             generator=begun(train, catalog.vectors),
             checkpoints=Checkpoints(folder / "checkpoint.pt", every_s=120.0),
             progress=progress,

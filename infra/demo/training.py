@@ -99,7 +99,8 @@ def train_first_version(
     say(f"generator: {len(examples.items):,} examples")
     shape = replace(arguments.generator.config, value_items=len(catalog))
     arguments = replace(arguments, generator=replace(arguments.generator, config=shape))
-    trained = train_generator(examples, catalog.codes, arguments.generator, trie=catalog.trie, progress=progress)
+    targets = catalog.trie_of(examples.items[examples.items >= 0])
+    trained = train_generator(examples, catalog.codes, arguments.generator, trie=targets, progress=progress)
 
     say("value head, on what was shown")
     days = {"since_ms": recorded.training_start_ms, "until_ms": recorded.live_start_ms}

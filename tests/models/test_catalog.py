@@ -304,3 +304,13 @@ def test_the_codes_of_like_items_change_when_only_their_place_does() -> None:
     nowhere = [shop_item(item.item_id, int(item.item_id[2])) for item in placed]
     codes = shop(items=nowhere, limits=HealthLimits(usage=0.0, entropy=0.0, moved=1.0, spilled=1.0)).catalog.codes
     assert set(codes[:20, 0].tolist()) & set(codes[20:, 0].tolist())
+
+
+def test_a_trie_of_some_items_reaches_them_and_no_other_and_leaves_the_catalogues_own_alone(catalog: Catalog) -> None:
+    catalog.set_available(catalog.items[2].item_id, False)
+    before = catalog.trie.live.copy()
+    some = catalog.trie_of(np.array([0, 2, 2], np.int32))
+    assert np.flatnonzero(some.live[some.leaf[: len(catalog)]]).tolist() == [0, 2]
+    assert some.live[0] == 2
+    np.testing.assert_array_equal(catalog.trie.live, before)
+    np.testing.assert_array_equal(some.leaf, catalog.trie.leaf)

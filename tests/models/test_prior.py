@@ -13,9 +13,9 @@ from models.context_processor import context_tensors
 from models.export import beams_of
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
-from models.losses import token_log_probs
+from models.losses import generation_loss, token_log_probs
 from models.prior import NeighbourPrior
-from models.trie import ROOT, Trie
+from models.trie import ROOT, Trie, build_trie
 from models.trie_tensors import nodes_of, trie_tensors
 from tests.models.worlds import random_context, random_trie
 
@@ -115,6 +115,28 @@ def test_search_and_teacher_forcing_agree(seed: int) -> None:
     assert found.item_logits is not None
     picked = np.take_along_axis(found.item_logits.numpy(), np.maximum(beams.items, 0), 1)
     np.testing.assert_allclose(picked[alive], beams.item_logits[alive], atol=1e-3)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds)
+def test_nothing_is_learned_against_items_outside_the_trie_of_training(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    trie, codes, _ = random_trie(rng, ITEMS, SIZE, 1.0)
+    targets = np.arange(5)
+    taught = build_trie(codes, ITEMS, codebook_size=SIZE, live=np.isin(np.arange(len(codes)), targets))
+    unused = np.setdiff1d(codes[:, 0], codes[targets, 0])
+    if not len(unused):
+        return
+    pushed = {}
+    for name, each in (("all", trie), ("taught", taught)):
+        generator = generator_with()
+        context = context_tensors(random_context(np.random.default_rng(seed), len(targets), SIZE))
+        paths = torch.from_numpy(codes[targets])[:, None]
+        generation_loss(generator(context, paths, trie_tensors(each)), paths).backward()
+        gradient = generator.heads[0].grad
+        assert gradient is not None
+        pushed[name] = float(gradient[:, unused].abs().max())
+    assert pushed["taught"] < 1e-6 < pushed["all"]
 
 
 @given(seed=seeds)
