@@ -150,12 +150,12 @@ def test_no_server_runs_as_root(own: LocalServers) -> None:
 def test_a_server_that_ends_on_its_own_is_reported_with_its_last_words(tmp_path: Path) -> None:
     with LocalServers(tmp_path / "home", jars=JARS) as servers:
         os.kill(servers.pids["kafka"], signal.SIGTERM)
-        wait_for(lambda: not alive(servers.pids["kafka"]))
+        wait_for(lambda: reported(servers))
         with pytest.raises(BrokerUnavailable, match=r"Kafka ended with code 143: .*Kafka Server started"):
             servers.check()
         os.kill(servers.pids["postgres"], signal.SIGINT)
-        wait_for(lambda: not alive(servers.pids["postgres"]))
         servers.restart_kafka()
+        wait_for(lambda: reported(servers))
         with pytest.raises(StoreUnavailable, match=r"PostgreSQL ended with code 0: .*database system is shut down"):
             servers.check()
 
@@ -182,6 +182,15 @@ def test_kill_9_of_the_parent_leaves_no_process_and_the_next_start_has_the_data(
         assert not [pid for pid in processes if alive(pid)]
         assert rows(servers.postgres_dsn) == {"before the kill"}
     busy.close()
+
+
+def reported(servers: LocalServers) -> bool:
+    """Whether the owner knows that a server has ended: a broker's last threads may outlive its first."""
+    try:
+        servers.check()
+    except (BrokerUnavailable, StoreUnavailable):
+        return True
+    return False
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
