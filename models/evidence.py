@@ -25,7 +25,7 @@ from models.batches import EVIDENCE_SOURCES, NEAR, Floats, Ints
 if TYPE_CHECKING:
     from scipy import sparse
 
-RECENCY: Final = 0.6
+RECENCY: Final = 0.6  # of tables, unless told otherwise
 DEPTH: Final = 20  # acts of a history that are looked at
 _NOTHING: Final = 1e-6  # what is left of a sum when a request's own part was all of it
 

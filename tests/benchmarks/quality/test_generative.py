@@ -9,7 +9,7 @@ import pytest
 from benchmarks.quality.contexts import contexts, learnable, own_evidence
 from benchmarks.quality.evaluation import evaluate
 from benchmarks.quality.generative import Generative, GenerativeArgs
-from benchmarks.quality.split import Split, good_sequences
+from benchmarks.quality.split import Split, good_sequences, seen_pairs
 from benchmarks.quality.values import Values
 from core.errors import InputError
 from models.evidence import RECENCY, near_items
@@ -33,6 +33,18 @@ def test_a_context_holds_nothing_of_its_sample_or_later() -> None:
         before, after = (contexts(each, asked, CODES, 6, sources) for each in (split, changed_from(split, int(act))))
         for name, one, other in zip(before._fields, before, after, strict=True):
             np.testing.assert_array_equal(one, other, name)
+
+
+def test_where_the_protocol_masks_what_was_had_it_is_no_evidence() -> None:
+    split = walks()
+    sources = [cooccurrence(good_sequences(split), ITEMS), text_neighbours(split.items)]
+    rows, had = seen_pairs(split.events, split.asked)
+    named = {
+        masked: contexts(split._replace(mask_seen=masked), split.asked, CODES, 6, sources).near
+        for masked in (False, True)
+    }
+    again = {masked: (near[rows] == had[:, None]).any() for masked, near in named.items()}
+    assert again == {False: True, True: False}
 
 
 def test_a_training_sample_does_not_find_itself_in_its_evidence() -> None:
