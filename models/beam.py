@@ -64,7 +64,7 @@ def search(generator: Generator, context: ContextTensors, trie: TrieTensors, wid
     for level in range(LEVELS):
         logits, now, state = generator.step(level, memory, newest, past)
         if evidence is not None:
-            logits = logits + generator.prior.logits(level, evidence, node, trie, size)
+            logits = generator.with_evidence(level, logits, evidence, node, trie)
         first = state[:, 0] if level == 0 else first
         edge = read(trie.row_start, node)[..., None] + slots  # inside the arrays: a trie ends in V unused edges
         token, child = read(trie.token, edge), read(trie.child, edge)

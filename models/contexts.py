@@ -26,12 +26,15 @@ from models.batches import (
     Floats,
     Ints,
 )
-from models.evidence import DEPTH, Neighbours, near_items
+from models.evidence import Neighbours, near_items
 
 _KM_PER_DEGREE: Final = 111.195
 _KM_SCALE: Final = 10.0  # a city's radius is about one
 _FAR: Final = 10.0  # offsets are clipped to +-100 km
 _HOUR_MS: Final = 3_600_000
+KNOWN: Final = 1  # of the place features
+AREA: Final = slice(2, 4)
+HOUR: Final = slice(7, 10)
 
 
 class KnownItems(Protocol):
@@ -113,7 +116,7 @@ def context_batch(
     interests[:, 1] = rows.interests["short_term"]
     known = np.where(mask, items, np.int32(-1))
     had = np.where(np.isnan(catalog.locations[known, 0]), known, -1)  # a place is worth coming back to
-    near, nearness = near_items(known[:, HISTORY : HISTORY + DEPTH], catalog.neighbours, list(had))
+    near, nearness = near_items(known[:, HISTORY:], catalog.neighbours, list(had))
     where = np.full((count, 2), np.nan) if locations is None else np.asarray(locations, np.float64).reshape(count, 2)
     return ContextBatch(
         codes=catalog.codes[np.where(mask, items, 0)] * mask[:, :, None],
@@ -147,12 +150,10 @@ def _place(
     longitude = np.where(named, here[:, 1], places["last_longitude"])
     known = named | stored
     features[:, 0] = named
-    features[:, 1] = known
-    middle_latitude, middle_longitude = centre if centre is not None else (0.0, 0.0)
+    features[:, KNOWN] = known
+    middle_longitude = centre[1] if centre is not None else 0.0
     if centre is not None and known.any():
-        north, east = _offset_km(middle_latitude, middle_longitude, latitude, longitude)
-        features[:, 2] = np.where(known, np.clip(north / _KM_SCALE, -_FAR, _FAR), 0.0)
-        features[:, 3] = np.where(known, np.clip(east / _KM_SCALE, -_FAR, _FAR), 0.0)
+        features[:, AREA] = np.where(known[:, None], area_features(centre, latitude, longitude), 0.0)
     for row in np.flatnonzero(places["home_cell"]):
         home_latitude, home_longitude = centre_of(int(places["home_cell"][row]))
         features[row, 4] = 1.0
@@ -162,10 +163,22 @@ def _place(
     features[:, 6] = np.log1p(places["radius_m"] / 1000.0)
 
     local_ms = now + (np.where(known, longitude, middle_longitude) * (_HOUR_MS / 15.0)).astype(np.int64)
-    angle = (local_ms % (24 * _HOUR_MS)) * (2.0 * np.pi / (24 * _HOUR_MS))
-    features[:, 7], features[:, 8] = np.sin(angle), np.cos(angle)
-    features[:, 9] = (local_ms // (24 * _HOUR_MS) + 3) % 7 >= 5  # 1970-01-01 was a Thursday
+    features[:, HOUR] = hour_features(local_ms)
     return features
+
+
+def area_features(
+    middle: tuple[float, float], latitudes: npt.ArrayLike, longitudes: npt.ArrayLike
+) -> npt.NDArray[np.float64]:
+    """(B, 2) offset north and east of the middle, tens of km."""
+    return np.clip(np.stack(_offset_km(*middle, latitudes, longitudes), axis=-1) / _KM_SCALE, -_FAR, _FAR)
+
+
+def hour_features(local_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """(B, 3) sine and cosine of the local hour, and whether it is weekend."""
+    angle = (local_ms % (24 * _HOUR_MS)) * (2.0 * np.pi / (24 * _HOUR_MS))
+    weekend = (local_ms // (24 * _HOUR_MS) + 3) % 7 >= 5  # 1970-01-01 was a Thursday
+    return np.stack([np.sin(angle), np.cos(angle), weekend], axis=-1)
 
 
 def _offset_km(

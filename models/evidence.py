@@ -3,10 +3,10 @@
 Letters used in this file
     n requests   H acts of a history   I items   M neighbours of an item   E items near a history   S sources
 
-An item is as near as the sum, over the acts of the history, of its weight as a neighbour of the act's item, times the
-table's recency per act that is newer. Of all items the E nearest are kept, each source counted as shares of its own
-sum. What the user has had and will not be offered again is left out: it is near everything that came with it, and its
-share would be taken from what can still be chosen.
+An item is as near as the sum, over the newest acts of the history, of its weight as a neighbour of the act's item,
+times the table's recency per act that is newer. Of all items the E nearest are kept, each source counted as shares of
+its own sum. What the user has had and will not be offered again is left out: it is near everything that came with it,
+and its share would be taken from what can still be chosen.
 
 The tables are counted elsewhere (`models.neighbours`); here they are read, by whoever serves, with nothing but numpy.
 """
@@ -26,18 +26,19 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 RECENCY: Final = 0.6  # of tables, unless told otherwise
-DEPTH: Final = 20  # acts of a history that are looked at
+DEPTH: Final = 20  # acts of a history that a table looks at, unless told otherwise
 _NOTHING: Final = 1e-6  # what is left of a sum when a request's own part was all of it
 
 Whole = npt.NDArray[np.integer]
 
 
 class Neighbours(NamedTuple):
-    """Per item its neighbours, the strongest first; equal ones by index. No item is its own neighbour."""
+    """Per item its neighbours, the strongest first; equal ones by index."""
 
     items: Ints  # (I, M) catalogue index, -1 = no more
     weights: Floats  # (I, M) above 0; 0 where there is no more
     recency: float = RECENCY  # what the neighbours of an act count beside those of the act after it
+    depth: int = DEPTH  # newest acts of a history that are looked at
 
 
 def near_items(
@@ -62,11 +63,10 @@ def near_items(
     nearness = np.zeros((len(histories), NEAR, len(sources) or EVIDENCE_SOURCES), np.float32)
     if not sources:
         return near, nearness
-    acts = histories[:, :DEPTH]
-    there = (acts >= 0) & (acts < len(sources[0].items))
-    ages = np.arange(acts.shape[1])
+    there = (histories >= 0) & (histories < len(sources[0].items))
+    ages = np.arange(histories.shape[1])
     for row in np.flatnonzero(there.any(axis=1)).tolist():
-        items, sums = _sums(acts[row, there[row]], ages[there[row]], sources)
+        items, sums = _sums(histories[row, there[row]], ages[there[row]], sources)
         if own is not None:
             _take_off(items, sums[0], own, row)
         if had is not None:
@@ -102,7 +102,12 @@ def load_neighbours(path: Path, items: int) -> tuple[Neighbours, ...]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             count = len(arrays.files) // len(Neighbours._fields)
             tables = tuple(
-                Neighbours(arrays[f"items_{place}"], arrays[f"weights_{place}"], float(arrays[f"recency_{place}"]))
+                Neighbours(
+                    arrays[f"items_{place}"],
+                    arrays[f"weights_{place}"],
+                    float(arrays[f"recency_{place}"]),
+                    int(arrays[f"depth_{place}"]),
+                )
                 for place in range(count)
             )
     except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
@@ -121,13 +126,14 @@ def _sums(
     acts: Whole, ages: npt.NDArray[np.int64], sources: Sequence[Neighbours]
 ) -> tuple[Ints, npt.NDArray[np.float64]]:
     """(c,) every item that is near one act by one source, ascending, and (S, c) how near it is by each."""
-    named = [table.items[acts] for table in sources]
+    newest = [int(np.searchsorted(ages, table.depth)) for table in sources]  # of `acts`, how many each looks at
+    named = [table.items[acts[:seen]] for table, seen in zip(sources, newest, strict=True)]
     each = np.concatenate([items.ravel() for items in named])
     items, places = np.unique(each, return_inverse=True)
     sums = np.zeros((len(sources), len(items)))
     start = 0
-    for place, table in enumerate(sources):
-        weights = (table.weights[acts] * (table.recency**ages)[:, None]).ravel()
+    for place, (table, seen) in enumerate(zip(sources, newest, strict=True)):
+        weights = (table.weights[acts[:seen]] * (table.recency ** ages[:seen])[:, None]).ravel()
         sums[place] = np.bincount(places[start : start + len(weights)], weights, len(items))
         start += len(weights)
     if len(items) and items[0] < 0:  # where a table has no more

@@ -33,7 +33,7 @@ from models.generator_config import GeneratorConfig
 from models.item_head import ItemHead
 from models.layers import RMSNorm, matrix
 from models.prior import Evidence, NeighbourPrior
-from models.trie_tensors import TrieTensors, nodes_of, read
+from models.trie_tensors import TrieTensors, below, nodes_of, read
 from models.value_head import ValueHead
 
 
@@ -114,7 +114,7 @@ class Generator(nn.Module):
         if evidence is not None and trie is not None:
             nodes = nodes_of(trie, targets, size)
             logits = [
-                given + self.prior.logits(level, evidence, nodes[..., level], trie, size)
+                self.with_evidence(level, given, evidence, nodes[..., level], trie)
                 for level, given in enumerate(logits)
             ]
         scored = None
@@ -137,6 +137,19 @@ class Generator(nn.Module):
         if trie is None:
             raise ContractError("found a prior but no trie to spread it over; hand in the trie of the catalogue")
         return self.prior.evidence(context.near, context.nearness, trie)
+
+    def with_evidence(self, level: int, logits: Tensor, evidence: Evidence, node: Tensor, trie: TrieTensors) -> Tensor:
+        """(B, Q, V) the logits of the codes that follow `node`, moved by the evidence.
+
+        A last code that leads to an item without a row in the table of items has the evidence alone: nothing has
+        taught the head that somebody stands there, and what it says of that code it has from other prefixes.
+        """
+        size = self.config.codebook_size
+        if self.config.items and level == LEVELS - 1:
+            known = below(trie, trie.leaf_item, node, size) < self.config.items
+            logits = torch.where(known, logits, 0.0)
+        moved: Tensor = logits + self.prior.logits(level, evidence, node, trie, size)
+        return moved
 
     def item_vectors(self) -> Tensor | None:
         """(items + 1, d_model) the table of items, the last row that of all others; None without one. In training

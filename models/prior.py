@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from models.batches import EVIDENCE_SOURCES, LEVELS
-from models.trie_tensors import TrieTensors, read
+from models.trie_tensors import TrieTensors, below, read
 
 NOTHING: Final = 1e-9  # mass of what is not there, so that it has a logarithm
 
@@ -65,12 +65,7 @@ class NeighbourPrior(nn.Module):
             node: (B, Q) where each sequence stands in the trie, `level` codes below the root.
             size: V.
         """
-        edge = read(trie.row_start, node)[..., None] + torch.arange(size, dtype=node.dtype, device=node.device)
-        there = edge < read(trie.row_start, node + 1)[..., None]
-        slot = torch.where(there, read(trie.token, edge), size).long()  # what lies beyond a node's edges is cut off
-        share = _share(read(trie.live, read(trie.child, edge)), trie).to(evidence.weight.dtype)
-        spread = torch.zeros_like(share[..., :1]).repeat(1, 1, size + 1).scatter(2, slot, share)[..., :size]
-
+        spread = _share(below(trie, trie.live, node, size), trie).to(evidence.weight.dtype)
         here = evidence.nodes[:, None, :, level] == node[..., None]  # (B, Q, E)
         weight = torch.where(here, evidence.weight[:, None], 0.0)
         code = read(trie.token, (evidence.nodes[..., level + 1] - 1).clamp(min=0))  # node n is where edge n - 1 leads

@@ -34,6 +34,21 @@ def read(table: Tensor, index: Tensor) -> Tensor:
     return table.index_select(0, index.flatten()).reshape(index.shape)
 
 
+def below(trie: TrieTensors, values: Tensor, node: Tensor, size: int) -> Tensor:
+    """(B, Q, V) what `values` says of the nodes that each code leads to from `node`; 0 where a code leads nowhere.
+
+    Args:
+        values: (N,) of each node, integers.
+        node: (B, Q).
+        size: V.
+    """
+    edge = read(trie.row_start, node)[..., None] + torch.arange(size, dtype=node.dtype, device=node.device)
+    there = edge < read(trie.row_start, node + 1)[..., None]
+    slot = torch.where(there, read(trie.token, edge), size).long()  # what lies beyond a node's edges is cut off
+    found = read(values, read(trie.child, edge))
+    return torch.zeros_like(found[..., :1]).repeat(1, 1, size + 1).scatter(2, slot, found)[..., :size]
+
+
 def nodes_of(trie: TrieTensors, paths: Tensor, size: int) -> Tensor:
     """(B, Q, L) where each level of a path starts from: the root, and the nodes of its first codes.
 

@@ -1,7 +1,8 @@
 """Items that nobody has seen: a tenth of the catalogue is held out of all training, and then asked for.
 
 Which items is a property of their ids, so that they are the same for every model, stage and seed. An item may stand in
-the history of somebody who took it before; who took the very item that is asked for is not asked.
+the history of somebody who took it before; who took the very item that is asked for is not asked. The held-out items
+are the last of the catalogue, as those are that come later.
 """
 
 import hashlib
@@ -21,15 +22,21 @@ def hold_out_items(split: Split, *, among_all: bool) -> Split:
         among_all: whether all items are candidates, rather than the held-out ones.
     """
     held = held_out(split)
-    targets = split.events.items[split.asked]
-    rows, seen = seen_pairs(split.events, split.asked)
+    order = np.argsort(held, kind="stable")
+    places = np.argsort(order).astype(np.int32)  # where each item stands afterwards
+    held, events = held[order], split.events._replace(items=places[split.events.items])
+    targets = events.items[split.asked]
+    rows, seen = seen_pairs(events, split.asked)
     again = np.bincount(rows[seen == targets[rows]], minlength=len(targets)) > 0
     return split._replace(
         protocol=f"{split.protocol}, cold items among {'all' if among_all else 'cold items'}",
-        learn=split.learn & ~held[split.events.items],
+        items=[split.items[place] for place in order],
+        events=events,
+        learn=split.learn & ~held[events.items],
         asked=split.asked[held[targets] & ~again],
         groups={},
         ranked=None if among_all else held,
+        new=int(held.sum()),
     )
 
 

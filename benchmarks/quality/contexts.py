@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import sparse
 
-from benchmarks.quality.split import Floats, Ints, Longs, Split, first_of_user, histories, seen_pairs
+from benchmarks.quality.split import Flags, Floats, Ints, Longs, Split, histories, local_s, seen_pairs
 from feature_repo.layouts import DIM
 from models.batches import (
     AGE_BUCKETS,
@@ -18,8 +18,10 @@ from models.batches import (
     WATCH_SHARES,
     ContextBatch,
 )
-from models.evidence import DEPTH, Neighbours, near_items
+from models.contexts import AREA, HOUR, KNOWN, area_features, hour_features
+from models.evidence import Neighbours, near_items
 from models.own_pairs import own_pairs
+from protos.catalog.v1.catalog_pb2 import Item
 
 _GOOD = 1  # the first bit of `actions`
 
@@ -31,17 +33,19 @@ def contexts(
     tokens: int,
     sources: Sequence[Neighbours],
     own: sparse.csr_array | None = None,
+    seen: Flags | None = None,
 ) -> ContextBatch:
     """What is known just before each act, and of the act its time where the protocol tells it.
 
     Args:
-        acts: (q,) event indices, each with at least one act of its user before it.
+        acts: (q,) event indices, each with at least one act of its user before it that is seen.
         codes: (I, L).
         sources: neighbour weights that were counted from what may be learned; none = no evidence.
         own: (q, I), see models.own_pairs.
+        seen: (N,) acts that may stand in a history, those to learn from when a model is trained; None = all.
     """
     events = split.events
-    before = histories(events, acts, tokens)
+    before = histories(events, acts, tokens, seen)
     mask = before >= 0
     items = np.where(mask, events.items[before], 0).astype(np.int32)
     now_s = events.at_s[acts] if split.time_known else events.at_s[before[:, 0]]
@@ -49,7 +53,7 @@ def contexts(
     shares = events.shares[before]
     percent = np.where(np.isnan(shares), 0.0, shares) * 100
     watch = np.where(np.isnan(shares), WATCH_SHARES - 1, np.searchsorted(WATCH_EDGES, percent, side="right"))
-    near, nearness = _evidence(split, acts, sources, own)
+    near, nearness = _evidence(split, acts, sources, own, seen)
     return ContextBatch(
         codes=codes[items] * mask[..., None],
         mask=mask,
@@ -57,7 +61,7 @@ def contexts(
         watch=(watch * mask).astype(np.int32),
         age=(np.minimum(2.0 * np.log2(1.0 + age_s), AGE_BUCKETS - 1) * mask).astype(np.int32),
         interests=np.zeros((len(acts), 2, DIM), np.float32),
-        place=np.zeros((len(acts), PLACE_FEATURES), np.float32),
+        place=_place(split, before[:, 0], now_s),
         items=items,
         near=near,
         nearness=nearness,
@@ -80,15 +84,36 @@ def own_evidence(split: Split, acts: Longs, popularity_power: float, recency: fl
 
 
 def learnable(split: Split) -> Longs:
-    """The acts that a generator is trained to name: good ones to learn from, with an act before them."""
-    first = first_of_user(split.events.users)
-    return np.flatnonzero(split.learn & split.events.good & (np.arange(len(first)) > first))
+    """The acts that a generator is trained to name: good ones to learn from, with another to learn from before them."""
+    acts = np.flatnonzero(split.learn & split.events.good)
+    return acts[histories(split.events, acts, 1, split.learn)[:, 0] >= 0]
+
+
+def _place(split: Split, newest: Longs, now_s: Longs) -> Floats:
+    """(q, PLACE_FEATURES) where the user was last and, where it is known, the hour; zeros where items have no place."""
+    features = np.zeros((len(newest), PLACE_FEATURES), np.float32)
+    points = np.array([_point(item) for item in split.items]).reshape(-1, 2)
+    if np.isnan(points).all():
+        return features
+    here = points[split.events.items[newest]]
+    known = ~np.isnan(here[:, :1])
+    middle = np.nanmean(points, axis=0)
+    features[:, KNOWN] = known[:, 0]
+    features[:, AREA] = np.where(known, area_features((middle[0], middle[1]), here[:, 0], here[:, 1]), 0.0)
+    if split.time_known:
+        features[:, HOUR] = hour_features(local_s(now_s, split.zone) * 1000)
+    return features
+
+
+def _point(item: Item) -> tuple[float, float]:
+    return (item.location.latitude, item.location.longitude) if item.HasField("location") else (np.nan, np.nan)
 
 
 def _evidence(
-    split: Split, acts: Longs, sources: Sequence[Neighbours], own: sparse.csr_array | None
+    split: Split, acts: Longs, sources: Sequence[Neighbours], own: sparse.csr_array | None, seen: Flags | None
 ) -> tuple[Ints, Floats]:
-    before = histories(split.events, acts, DEPTH, split.events.good)
+    good = split.events.good if seen is None else split.events.good & seen
+    before = histories(split.events, acts, max((table.depth for table in sources), default=0), good)
     had = _had(split, acts) if split.mask_seen else None
     return near_items(np.where(before >= 0, split.events.items[before], -1), sources, had, own)
 

@@ -5,7 +5,7 @@ usual one of their field, and the generator two numbers of passes, by which it i
 its beams takes over the passes. Rows tell the number, and a gain of what had more trials is to be read so.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -16,6 +16,7 @@ from benchmarks.quality.models import Model
 from benchmarks.quality.neighbours import Mixture, NeighbourScores
 from benchmarks.quality.places import Near, Visits, VisitWeights
 from benchmarks.quality.popularity import PersonalPopularity, Popularity, Rate
+from benchmarks.quality.traits import Traits
 
 if TYPE_CHECKING:
     from benchmarks.quality.generative import GenerativeArgs
@@ -33,6 +34,9 @@ class Ground(Protocol):
 
     def setting(self, name: str) -> Setting:
         """What the valid stage chose for the model of that name."""
+
+    def best(self, names: Sequence[str]) -> str:
+        """Which of the models reached most at the valid stage; of equals the first."""
 
     def cooccurrence(self, recency: float) -> NeighbourScores:
         """Over a table that is counted once for each split."""
@@ -98,7 +102,7 @@ def _generative_args(ground: Ground, setting: Setting) -> "GenerativeArgs":
     from benchmarks.quality.generative import GenerativeArgs
 
     epochs = setting["epochs"] if "epochs" in setting else ground.setting("generator")["epochs"]
-    args = GenerativeArgs(recency=ground.setting("cooccurrence")["recency"])
+    args = GenerativeArgs(recency=ground.setting(ground.best(("cooccurrence", "text")))["recency"])
     return replace(args, train=replace(args.train, epochs=epochs))
 
 
@@ -120,11 +124,11 @@ def _values(name: str) -> Callable[[Ground, Setting], Model]:
     return build
 
 
-def _fused(name: str, one: str, other: str) -> Entry:
+def _fused(name: str, one: str, other: str, weights: Sequence[float], *, seeded: bool) -> Entry:
     def build(ground: Ground, setting: Setting) -> Model:
         return Mixture(name, [ground.chosen(one), ground.chosen(other)], [1.0, setting["weight"]], shares=True)
 
-    return Entry(build, _each("weight", 0.5, 1.0, 1.5, 2.0, 3.0, 5.0), seeded=True)
+    return Entry(build, _each("weight", *weights), seeded=seeded)
 
 
 _TRAINED: Final[tuple[Setting, ...]] = ({"dropout": 0.5, "width": 64},)  # a training is 20 minutes of one core
@@ -160,7 +164,17 @@ ENTRIES: Final[dict[str, Entry]] = {
     ),
     "sasrec": Entry(_reader("sasrec"), _TRAINED, seeded=True),
     "hstu": Entry(_reader("hstu"), _TRAINED, seeded=True),
-    "sasrec+mixture": _fused("sasrec+mixture", "sasrec", "mixture"),
+    "sasrec+mixture": _fused("sasrec+mixture", "sasrec", "mixture", (0.5, 1.0, 1.5, 2.0, 3.0, 5.0), seeded=True),
+    "popularity-traits": Entry(
+        lambda ground, setting: Traits(setting["half_life_days"], setting["weight"]),
+        tuple({"half_life_days": days, "weight": weight} for days, weight in product((1, 4), (0.1, 0.3, 1.0))),
+    ),
+    "mixture+traits": _fused(
+        "mixture+traits", "mixture", "popularity-traits", (0.05, 0.1, 0.2, 0.5, 1.0, 2.0), seeded=False
+    ),
+    "mixture+popularity": _fused(
+        "mixture+popularity", "mixture", "popularity-recent", (0.05, 0.1, 0.2, 0.5, 1.0, 2.0), seeded=False
+    ),
     "generator": Entry(_generator("generator"), _each("epochs", 3.0, 12.0), seeded=True),
     "generator+items": Entry(
         _generator("generator+items"), _each("item_weight", 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), seeded=True

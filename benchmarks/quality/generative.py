@@ -6,7 +6,7 @@ not ranked.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -29,7 +29,9 @@ from models.runtime import OnnxGenerator
 from models.train_generator import Progress, TrainArguments, train_generator
 from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids
 from models.trie import Trie
+from protos.catalog.v1.catalog_pb2 import CatalogRecord, Item
 
+_MADE_BY: Final = 3  # raised with every change of the models that gives other graphs: older ones are not read again
 _GOLDEN: Final = 64  # requests that the export is checked with
 
 
@@ -94,18 +96,19 @@ class Generative:
         self._sources: tuple[Neighbours, ...] = ()
 
     def fit(self, split: Split, seed: int) -> None:
-        """Trains tokenizer and generator and exports them, or reads what an equal run has left."""
-        sequences = good_sequences(split)
-        keys = np.array([item_key(item.item_id) for item in split.items], np.int64)
-        ids = SemanticIdArgs(codebook_size=self._args.codebook_size, capacity=len(split.items), seed=seed)
-        self._catalog = train_semantic_ids(split.items, [keys[sequence] for sequence in sequences], ids).catalog
-        self._sources = neighbour_tables(split.items, sequences, self._args.recency)
+        """Trains tokenizer and generator and exports them, or reads what an equal run has left. New items get their
+        codes from the trained tokenizer, as in a catalogue that goes on."""
+        sequences, known = good_sequences(split), split.items[: len(split.items) - split.new]
+        self._catalog = _catalog_of(split, known, sequences, self._args.codebook_size, seed)
+        self._sources = neighbour_tables(known, sequences, self._args.recency)
         train = self._args.train
-        train = replace(train, seed=seed, config=replace(train.config, items=len(split.items)))
+        train = replace(train, seed=seed, config=replace(train.config, items=len(known)))
         self._folder = folder = self._kept / _digest(split, self._catalog, train, self._args)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "model.onnx").exists():
             self._train(split, train, folder)
+        if split.new:  # a catalogue that has grown is counted anew; what was trained knows nothing of it
+            self._sources = neighbour_tables(split.items, sequences, self._args.recency)
         self._graph = OnnxGenerator.load(folder / "model.onnx", threads=1)
 
     @property
@@ -117,10 +120,10 @@ class Generative:
     def with_value_head(self) -> Generator:
         """The trained weights, and a value head that knows nothing yet."""
         assert self._folder is not None, "fit comes first"
-        items = len(self.catalog)
-        shape = replace(self._args.train.config, items=items, value_items=items)
-        generator = Generator(shape)
-        generator.load_state_dict(torch.load(self._folder / "weights.pt", weights_only=True), strict=False)
+        weights = torch.load(self._folder / "weights.pt", weights_only=True)
+        items = len(weights["item_table"])
+        generator = Generator(replace(self._args.train.config, items=items, value_items=items))
+        generator.load_state_dict(weights, strict=False)
         return generator.eval()
 
     def scores(self, split: Split, asked: Longs) -> Floats:
@@ -159,7 +162,7 @@ class Generative:
         catalog = self._catalog
         acts = learnable(split)
         own = own_evidence(split, acts, POPULARITY_POWER, self._args.recency)
-        context = contexts(split, acts, catalog.codes, train.config.tokens, self._sources, own)
+        context = contexts(split, acts, catalog.codes, train.config.tokens, self._sources, own, split.learn)
         examples = Examples(context, split.events.items[acts][:, None])
         self._say(f"{self.name}: {len(acts):,} examples")
 
@@ -171,7 +174,7 @@ class Generative:
             catalog.codes,
             train,
             trie=catalog.trie_of(split.events.items[acts]),
-            generator=begun(train, catalog.vectors),
+            generator=begun(train, catalog.vectors[: train.config.items]),
             checkpoints=Checkpoints(folder / "checkpoint.pt", every_s=120.0),
             progress=progress,
         )
@@ -180,6 +183,19 @@ class Generative:
         partial = folder / "partial.onnx"
         export_generator(trained.generator, partial, golden, catalog.trie, beam_width=self._args.beam_width)
         partial.replace(folder / "model.onnx")
+
+
+def _catalog_of(split: Split, known: Sequence[Item], sequences: list[Ints], codebook_size: int, seed: int) -> Catalog:
+    """All items in their order; the tokenizer has learned from the known ones."""
+    keys = np.array([item_key(item.item_id) for item in known], np.int64)
+    ids = SemanticIdArgs(codebook_size=codebook_size, capacity=len(split.items), seed=seed)
+    catalog = train_semantic_ids(known, [keys[sequence] for sequence in sequences], ids).catalog
+    new, version = split.items[len(known) :], catalog.tokenizer.version
+    paths = catalog.assign(new)
+    catalog.apply(
+        CatalogRecord(item=item, tokenizer_version=version, codes=path) for item, path in zip(new, paths, strict=True)
+    )
+    return catalog
 
 
 def begun(train: TrainArguments, vectors: Floats) -> Generator:
@@ -195,7 +211,7 @@ def begun(train: TrainArguments, vectors: Floats) -> Generator:
 def _digest(split: Split, catalog: Catalog, train: TrainArguments, args: GenerativeArgs) -> str:
     decided = asdict(train)
     del decided["config"]["value_items"]  # a value head is trained apart, and never decides what the generator is
-    told = [decided, args.beam_width, args.codebook_size, args.recency, split.mask_seen]
+    told = [_MADE_BY, decided, args.beam_width, args.codebook_size, args.recency, split.mask_seen]
     made = hashlib.blake2b(json.dumps(told).encode(), digest_size=8)
     for column in (*split.events, split.learn, catalog.codes):
         made.update(np.ascontiguousarray(column).tobytes())

@@ -3,9 +3,10 @@
 Two questions. Next: which of all videos is watched long next. Exposed: in what order of long views and of play time
 does a model put what was really shown. The log is that of another policy: no figure from it is a policy's value.
 
-Not used: the publisher's statistics of videos, which cover the days that are asked for, and what is published of
-users, a snapshot without a date. Acts before 04-25 are known as lists without times: their times are nominal, only
-their order is real, and whether they were long views is known and how long is not.
+Not used: the publisher's statistics of videos, which cover the days that are asked for. What is published of users is
+a snapshot without a date, which may know what came after: it makes a protocol of its own. Acts before 04-25 are known
+as lists without times: their times are nominal, only their order is real, and whether they were long views is known
+and how long is not.
 """
 
 from functools import lru_cache
@@ -16,8 +17,20 @@ import numpy as np
 
 from benchmarks.quality.exposures import percentiles_among_like
 from benchmarks.quality.split import Split, first_of_user, ordered
+from benchmarks.quality.tables import read_columns
 from models.kuairand import DAY_MS, Excerpt, day_start_ms, items, read_excerpt
 
+FOLDER: Final = "kuairand-pure"
+_TRAITS: Final = (
+    "user_active_degree",
+    "is_live_streamer",
+    "is_video_author",
+    "follow_user_num_range",
+    "fans_user_num_range",
+    "friend_user_num_range",
+    "register_days_range",
+    *(f"onehot_feat{number}" for number in range(18)),
+)
 _ASKED_DAYS: Final = {"valid": ("2022-05-02", 1), "test": ("2022-05-03", 3)}
 _LONG_VIEW: Final = 6  # bit of `feedback`
 _STEP_MS: Final = 60_000  # between nominal times
@@ -26,6 +39,18 @@ _STEP_MS: Final = 60_000  # between nominal times
 def kuairand(home: Path, stage: str, *, exposed: bool) -> Split:
     """The question on the excerpt, which stands in the repository; `home` is not read."""
     return kuairand_split(_excerpt(), stage, exposed=exposed)
+
+
+def kuairand_users(home: Path, stage: str) -> Split:
+    """The next long view, where a model may read the snapshot of users, which stands with the data sets."""
+    split = kuairand_split(_excerpt(), stage, exposed=False)
+    columns = read_columns(home / FOLDER / "users.parquet", "user_id", *_TRAITS)
+    ids = columns.pop("user_id").astype(np.int64)
+    traits = np.full((int(max(ids.max(initial=0), split.events.users.max())) + 1, len(columns)), -1, np.int64)
+    for place, column in enumerate(columns.values()):
+        known = column == column  # NaN is none
+        traits[ids[known], place] = np.unique(column[known], return_inverse=True)[1]
+    return split._replace(protocol=f"{split.protocol}, snapshot of users", traits=traits)
 
 
 def kuairand_split(excerpt: Excerpt, stage: str, *, exposed: bool) -> Split:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from benchmarks.quality.beauty import beauty
 from benchmarks.quality.cold import hold_out_items
 from benchmarks.quality.foursquare import foursquare, foursquare_getnext
-from benchmarks.quality.kuairand import kuairand
+from benchmarks.quality.kuairand import kuairand, kuairand_users
 from benchmarks.quality.movielens import movielens
 from benchmarks.quality.split import Split
 
@@ -44,6 +44,7 @@ QUESTIONS: Final[dict[str, Question]] = {
     "beauty-cold": Question(_cold(beauty, among_all=False), "text", _RECALL),
     "beauty-cold-among-all": Question(_cold(beauty, among_all=True), "text", _RECALL),
     "kuairand-next": Question(partial(kuairand, exposed=False), "mixture", _RECALL),
+    "kuairand-next-users": Question(kuairand_users, "mixture", _RECALL),
     "kuairand-exposed": Question(partial(kuairand, exposed=True), "rate", _ORDER, ("",)),
     "foursquare": Question(foursquare, "visits-mixture", _PLACES),
     "foursquare-no-time": Question(partial(foursquare, time_known=False), "visits-mixture", _PLACES),

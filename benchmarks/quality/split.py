@@ -45,7 +45,9 @@ class Split(NamedTuple):
     mask_seen: bool  # whether the protocol's own figure leaves out what the user had before
     groups: Mapping[str, Flags] = MappingProxyType({})  # name -> (Q,) asked acts that are also reported apart
     ranked: Flags | None = None  # (I,) the items that are candidates; None = all
+    new: int = 0  # how many items, the last of the catalogue, came after all training
     exposed: bool = False  # asks how what was shown is ordered (good before the rest), not which item comes next
+    traits: Longs | None = None  # (users, F) what is published of each user, by code, -1 = unknown; None = not told
     zone: str = "UTC"  # where hours and weekdays are read, an IANA name
     time_known: bool = True  # whether a model may read the time of the act that is asked for
 
@@ -129,5 +131,7 @@ def check_split(split: Split) -> None:
     names = {item.item_id for item in split.items}
     if len(names) < len(split.items):
         raise InputError(f"{split.protocol}: found {len(split.items) - len(names)} repeated item ids, expected none")
+    if (events.items[split.learn] >= len(split.items) - split.new).any():
+        raise InputError(f"{split.protocol}: found acts on new items among those to learn from, expected none: a leak")
     if split.learn[asked].any():
         raise InputError(f"{split.protocol}: found asked acts among those to learn from, expected none: a leak")

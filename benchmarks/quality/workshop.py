@@ -5,6 +5,7 @@
     <folder>/<data>/<model>/seed-<n>.npz  the test stage: rank and score of each asked act
 
 What is kept is used again when it was made for equal events; after a change of a model's code, remove its folder.
+(Of the generator's networks, which are dear, `generative` knows by which code they were made.)
 """
 
 import hashlib
@@ -87,6 +88,11 @@ class Workshop:
     def setting(self, name: str) -> Setting:
         """What the valid stage chose for the model."""
         return self.choose(name).setting
+
+    def best(self, names: Sequence[str]) -> str:
+        """Which of the models, with more than one setting each, reached most at the valid stage; of equals the
+        first."""
+        return max(names, key=lambda name: max(self.choose(name).reached))
 
     def choose(self, name: str) -> Chosen:
         """Tries every setting on the valid stage, once."""

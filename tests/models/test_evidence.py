@@ -34,13 +34,17 @@ def test_an_item_is_as_near_as_the_history_makes_it(seed: int) -> None:
     history = rng.integers(-1, ITEMS, DEPTH + 3)
     recencies = rng.random(2)
     had = rng.integers(-1, ITEMS, 3)
-    tables = [table_of(source)._replace(recency=recency) for source, recency in zip(sources, recencies, strict=True)]
+    depths = [DEPTH, int(rng.integers(1, DEPTH + 6))]
+    tables = [
+        table_of(source)._replace(recency=recency, depth=depth)
+        for source, recency, depth in zip(sources, recencies, depths, strict=True)
+    ]
     near, nearness = near_items(history[None], tables, had[None])
     expected = {}
     for item in range(ITEMS):
         sums = tuple(
-            sum(recency**place * source[act, item] for place, act in enumerate(history[:DEPTH]) if act >= 0)
-            for source, recency in zip(sources, recencies, strict=True)
+            sum(recency**place * source[act, item] for place, act in enumerate(history[:depth]) if act >= 0)
+            for source, recency, depth in zip(sources, recencies, depths, strict=True)
         )
         if any(sums) and item not in had:
             expected[item] = tuple(np.float32(sums).round(5))

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from core.errors import ContractError
-from models.batches import LEVELS
+from models.batches import LEVELS, Beams
 from models.beam import legal_tokens
 from models.context_processor import context_tensors
 from models.export import beams_of
@@ -167,8 +167,33 @@ def test_an_item_that_came_later_is_scored_by_its_codes() -> None:
         known.item_table[ITEMS - 20 :] = 0
     batch = random_context(np.random.default_rng(0), 2, SIZE)
     batch = batch._replace(items=batch.items % (ITEMS - 20))
-    expected, found = (beams_of(each, batch, trie, ITEMS) for each in (known, fewer))
-    np.testing.assert_allclose(found.item_logits, expected.item_logits, atol=1e-5)
+    expected, found = (_logits_by_item(beams_of(each, batch, trie, ITEMS)) for each in (known, fewer))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def _logits_by_item(beams: Beams) -> np.ndarray:
+    by_item = np.full((len(beams.items), ITEMS), -np.inf)
+    np.put_along_axis(by_item, beams.items, beams.item_logits, axis=1)
+    return by_item
+
+
+def test_the_last_code_of_an_item_that_came_later_has_the_evidence_alone() -> None:
+    trie, codes, _ = world(0, live_share=1.0)
+    known = ITEMS // 2
+    generator, tensors = generator_with(items=known, item_head=True), trie_tensors(trie)
+    batch = random_context(np.random.default_rng(0), 2, SIZE)
+    evidence = generator.evidence(context_tensors(batch), tensors)
+    assert evidence is not None
+    paths = torch.from_numpy(codes).expand(2, -1, -1)
+    nodes, came_later = nodes_of(tensors, paths, SIZE), torch.arange(len(codes)) >= known
+    for level in range(LEVELS):
+        code = paths[..., level, None].long()
+        with torch.no_grad():
+            alone = generator.prior.logits(level, evidence, nodes[..., level], tensors, SIZE).gather(-1, code)
+            said = torch.ones(2, len(codes), SIZE)
+            moved = generator.with_evidence(level, said, evidence, nodes[..., level], tensors).gather(-1, code)
+        heads = torch.where(came_later, 0.0, 1.0) if level == LEVELS - 1 else torch.ones(len(codes))
+        torch.testing.assert_close((moved - alone)[..., 0], heads.expand(2, -1))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from benchmarks.quality.neighbours import Mixture, NeighbourScores, Once
 from benchmarks.quality.places import Near, Visits, VisitWeights
 from benchmarks.quality.popularity import PersonalPopularity, Popularity, Rate
 from benchmarks.quality.split import Split, good_sequences, ordered
+from benchmarks.quality.traits import Traits
+from core.errors import InputError
 from models.neighbours import cooccurrence
 from protos.catalog.v1.catalog_pb2 import Item
 from protos.events.v1.interaction_pb2 import Location
@@ -170,3 +172,35 @@ def test_an_average_is_the_mean_of_odds_of_trainings_with_seeds_of_their_own() -
     odds = np.exp(model.scores(split, np.arange(2)))
     np.testing.assert_allclose(odds[:, 6:9], np.tile([0.375, 0.5, 0.125], (2, 1)), rtol=1e-6)
     assert (odds[:, :6] == 0).all(), "what no part has found is not ranked"
+
+
+def liked_by_kind() -> Split:
+    """Users of kind 0 take item 1, of kind 1 item 2, and item 3 is taken most; the last user's kind is not known."""
+    users = np.repeat(np.arange(USERS), 3)
+    kinds = np.arange(USERS) % 2
+    own = np.repeat(1 + kinds, 3)
+    items = np.where(np.tile([True, True, False], USERS), own, 3)
+    items[2::3] = np.where(np.arange(USERS) < USERS - 2, 3, 0)
+    events = ordered(users, items, np.arange(len(users)) * HOUR_S, np.ones(len(users), np.bool_))
+    shelf = [Item(item_id=str(n), available=True) for n in range(4)]
+    asked = np.arange(2, len(users), 3)[-2:]
+    learn = ~np.isin(np.arange(len(users)), asked)
+    split = Split("kinds", "test", shelf, events, learn, asked, mask_seen=False)
+    return split._replace(traits=np.where(np.arange(USERS) == USERS - 1, -1, kinds)[:, None])
+
+
+def test_traits_move_popularity_to_what_people_alike_take() -> None:
+    split = liked_by_kind()
+    model, everybody = Traits(half_life_days=1e9, weight=1.0), Popularity()
+    for each in (model, everybody):
+        each.fit(split, 0)
+    shares = model.scores(split, np.arange(2))
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-5)
+    assert shares[0, 1] > shares[0, 2] and shares[0, 1] / shares[0, 2] > shares[1, 1] / shares[1, 2]
+    counts = everybody.scores(split, np.arange(2))[1]
+    np.testing.assert_allclose(shares[1], (1 + counts) / (1 + counts).sum(), rtol=1e-4)
+
+
+def test_traits_without_a_snapshot_are_refused() -> None:
+    with pytest.raises(InputError, match="snapshot of users"):
+        Traits(1.0, 1.0).fit(walks(), 0)

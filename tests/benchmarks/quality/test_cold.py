@@ -1,11 +1,13 @@
 """Held-out items are nowhere in what is learned, are the same in every stage, and are all that is asked for."""
 
 import numpy as np
+import pytest
 
 from benchmarks.quality.cold import held_out, hold_out_items
 from benchmarks.quality.evaluation import evaluate
 from benchmarks.quality.popularity import Popularity
 from benchmarks.quality.split import Split, check_split
+from core.errors import InputError
 from protos.catalog.v1.catalog_pb2 import Item
 from tests.benchmarks.quality.worlds import walks
 
@@ -18,11 +20,11 @@ def world(seed: int = 0) -> Split:
 
 def test_nothing_is_learned_of_held_out_items_and_nothing_else_is_asked() -> None:
     split = world()
-    held = held_out(split)
-    assert 0 < held.sum() < len(held) / 2
+    assert 0 < held_out(split).sum() < len(split.items) / 2
     for among_all in (True, False):
         cold = hold_out_items(split, among_all=among_all)
         check_split(cold)
+        held = held_out(cold)
         assert not held[cold.events.items[cold.learn]].any()
         assert held[cold.events.items[cold.asked]].all()
         for act in cold.asked:
@@ -32,6 +34,21 @@ def test_nothing_is_learned_of_held_out_items_and_nothing_else_is_asked() -> Non
 
 def test_the_held_out_are_the_same_whatever_is_asked() -> None:
     np.testing.assert_array_equal(held_out(world()), held_out(world(seed=3)))
+
+
+def test_they_come_last_and_the_acts_are_the_same() -> None:
+    split = world()
+    cold = hold_out_items(split, among_all=True)
+    np.testing.assert_array_equal(held_out(cold), np.arange(len(cold.items)) >= len(cold.items) - cold.new)
+    assert [cold.items[item].item_id for item in cold.events.items] == [
+        split.items[item].item_id for item in split.events.items
+    ]
+
+
+def test_acts_on_new_items_are_nothing_to_learn_from() -> None:
+    cold = hold_out_items(world(), among_all=True)
+    with pytest.raises(InputError, match="acts on new items"):
+        check_split(cold._replace(learn=np.ones_like(cold.learn)))
 
 
 def test_popularity_knows_nothing_of_them() -> None:

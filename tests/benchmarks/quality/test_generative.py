@@ -5,15 +5,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from benchmarks.quality import generative
 from benchmarks.quality.contexts import contexts, learnable, own_evidence
 from benchmarks.quality.evaluation import evaluate
 from benchmarks.quality.generative import Generative, GenerativeArgs
-from benchmarks.quality.split import Split, good_sequences, seen_pairs
+from benchmarks.quality.split import Ints, Split, good_sequences, seen_pairs
 from benchmarks.quality.values import Values
 from core.errors import InputError
+from models.contexts import AREA, HOUR, KNOWN
 from models.evidence import RECENCY, near_items
-from models.neighbours import cooccurrence, text_neighbours
+from models.examples import Examples
+from models.generator import Generator
+from models.neighbours import cooccurrence, revisits, text_neighbours
+from models.trie import ROOT
+from protos.catalog.v1.catalog_pb2 import Item
+from protos.events.v1.interaction_pb2 import Location
 from tests.benchmarks.quality.worlds import ITEMS, changed_from, walks
 
 CODES = np.arange(ITEMS * 3, dtype=np.int32).reshape(ITEMS, 3) % 7
@@ -33,6 +41,28 @@ def test_a_context_holds_nothing_of_its_sample_or_later() -> None:
         before, after = (contexts(each, asked, CODES, 6, sources) for each in (split, changed_from(split, int(act))))
         for name, one, other in zip(before._fields, before, after, strict=True):
             np.testing.assert_array_equal(one, other, name)
+
+
+def test_a_context_knows_where_its_user_was_last_and_the_hour_where_it_is_told() -> None:
+    split = walks()
+    items = [
+        Item(item_id=item.item_id, location=Location(latitude=40 + n / 100, longitude=-74), available=True)
+        for n, item in enumerate(split.items)
+    ]
+    split = split._replace(items=items, zone="America/New_York")
+    asked = split.asked[:5]
+    sources = [revisits(items)]
+    told = contexts(split, asked, CODES, 6, sources)
+    last = split.events.items[asked - 1]
+    north = told.place[:, AREA][:, 0]
+    np.testing.assert_array_equal(np.argsort(north), np.argsort(last))
+    assert told.place[:, KNOWN].all()
+    for row, act in enumerate(asked):
+        mine = split.events.items[(split.events.users == split.events.users[act]) & (np.arange(len(split.learn)) < act)]
+        assert set(told.near[row].tolist()) - {-1} == set(mine.tolist())
+    hidden = contexts(split._replace(time_known=False), asked, CODES, 6, sources).place
+    assert told.place[:, HOUR].any() and not hidden[:, HOUR].any()
+    np.testing.assert_array_equal(told.place[:, AREA], hidden[:, AREA])
 
 
 def test_where_the_protocol_masks_what_was_had_it_is_no_evidence() -> None:
@@ -76,6 +106,35 @@ def test_it_learns_the_walk_and_is_read_again(tmp_path: Path) -> None:
     some = split._replace(ranked=np.arange(ITEMS) % 2 == 0)
     found = again.beams(some, split.asked).items
     assert set(found.ravel().tolist()) == {-1, *range(0, ITEMS, 2)}, "a beam on what is no candidate"
+
+
+class Enough(Exception):
+    """What was to be seen has been seen."""
+
+
+def test_new_items_are_in_no_part_of_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is said of them, tokenizer, first weights and examples are the same; and they may be found."""
+    split, known, handed = walks(), ITEMS - 3, list[tuple[Examples, Ints, Generator]]()
+
+    def train(examples: Examples, codes: Ints, *_: object, generator: Generator, **__: object) -> None:
+        handed.append((examples, codes, generator))
+        raise Enough
+
+    monkeypatch.setattr(generative, "train_generator", train)
+    for tag in (split.items[0].tags[0], "something else"):
+        items = [*split.items[:known], *(Item(item_id=f"new-{n}", tags=[tag], available=True) for n in range(3))]
+        new = split._replace(items=items, learn=split.learn & (split.events.items < known), new=3)
+        model = Generative("generator", small(), tmp_path, 0.0, lambda line: None)
+        with pytest.raises(Enough):
+            model.fit(new, seed=0)
+        assert model.catalog.trie.live[ROOT] == ITEMS
+    one, other = handed
+    assert not np.array_equal(one[1], other[1]), "what is said of them decides nothing"
+    np.testing.assert_array_equal(one[1][:known], other[1][:known])
+    for name, left, right in zip(one[0].context._fields, one[0].context, other[0].context, strict=True):
+        np.testing.assert_array_equal(left, right, name)
+    for weight, again in zip(one[2].parameters(), other[2].parameters(), strict=True):
+        torch.testing.assert_close(weight, again, rtol=0, atol=0)
 
 
 def watched(exposed: bool) -> Split:

@@ -210,6 +210,10 @@ def changed_after(split: Split, act: int) -> Split:
     )
 
 
+def with_traits(split: Split) -> Split:
+    return split._replace(traits=np.arange(int(split.events.users.max()) + 1)[:, None] % 4 - 1)
+
+
 def models_of(tmp_path: Path) -> list[Model]:
     workshop = Workshop("beauty", tmp_path, tmp_path / "runs", lambda line: None)
     made = [ENTRIES[name].build(workshop, ENTRIES[name].settings[0]) for name in COUNTED_AND_READ]
@@ -219,7 +223,7 @@ def models_of(tmp_path: Path) -> list[Model]:
 @pytest.mark.parametrize("build", BUILDERS, ids=lambda build: build.__name__)
 @pytest.mark.parametrize("stage", ["valid", "test"])
 def test_no_score_knows_its_sample_or_anything_newer(build: Builder, stage: str, tmp_path: Path) -> None:
-    split = build(some_log(), tmp_path, stage)
+    split = with_traits(build(some_log(), tmp_path, stage))
     check_split(split)
     for place in (0, len(split.asked) // 2):
         other = changed_after(split, int(split.asked[place]))
@@ -258,11 +262,11 @@ def test_what_is_learned_from_is_older_than_whatever_is_asked(build: Builder, st
 @pytest.mark.parametrize("build", GLOBAL_TIME, ids=lambda build: build.__name__)
 def test_no_statistic_of_the_files_counts_what_is_newer(build: Builder, tmp_path: Path) -> None:
     log = some_log()
-    split = build(log, tmp_path / "one", "test")
+    split = with_traits(build(log, tmp_path / "one", "test"))
     first = int(split.events.at_s[split.asked].argmin())
     newer = int((split.events.at_s >= split.events.at_s[split.asked[first]]).sum())
     other = build(log.changed_from(int(np.sort(log.at_s)[-newer])), tmp_path / "other", "test")
-    other = other._replace(asked=split.asked)
+    other = other._replace(asked=split.asked, traits=split.traits)
     for model in models_of(tmp_path):
         model.fit(split, 0)
         expected = model.scores(split, np.array([first]))
