@@ -27,9 +27,10 @@ from models.curves import plot_curve
 from models.example_shards import ExampleShards
 from models.examples import Examples, joined_examples
 from models.generator import Generator
+from models.generator_quality import mean_loss
 from models.presets import PRESETS
 from models.processes import joined_processes
-from models.train_generator import Progress, TrainArguments, mean_loss, train_generator
+from models.train_generator import Progress, TrainArguments, train_generator
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -1,7 +1,4 @@
-"""Training of the generator: examples in, weights and curve out; and how good a generator is.
-
-Letters used in this file
-    n requests   k targets of a request   K beams
+"""Training of the generator: examples in, weights and curve out.
 
 A run is a function of its arguments and its examples: killed and started again with the same checkpoints, it gives
 the same curve and the same weights to the bit, unless time ends it. To go on from the version that serves, hand in
@@ -25,7 +22,7 @@ import torch
 from torch import Tensor
 
 from core.errors import InputError
-from models.batches import Ints, take_rows
+from models.batches import Ints
 from models.checkpoints import (
     Best,
     Checkpoint,
@@ -37,15 +34,13 @@ from models.checkpoints import (
     write_checkpoint,
 )
 from models.examples import ExampleFacts, Examples, ExamplesInMemory, ExampleSource
-from models.export import beams_of
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
 from models.losses import generation_loss, item_loss
-from models.metrics import Ranks, ranks_in_beams
 from models.processes import ALONE, Processes
 from models.training_step import Batch, Objective, Precision, TrainingStep, batch_of, hide_tokens, optimizer_of
 from models.trie import Trie
-from models.trie_tensors import TrieTensors, trie_tensors
+from models.trie_tensors import trie_tensors
 
 _REPORTS: Final = 20
 
@@ -210,37 +205,6 @@ def train_generator(
     return Trained(generator.cpu().eval(), at.curve, at.elapsed_s)
 
 
-def target_ranks(
-    generator: Generator, examples: Examples, trie: Trie, *, beam_width: int, batch_size: int = 256
-) -> Ranks:
-    """(n,) rank of each request's first target among its beams, by the search that serves."""
-    chunks = [slice(start, start + batch_size) for start in range(0, len(examples.items), batch_size)]
-    ranks = [
-        ranks_in_beams(
-            beams_of(generator, take_rows(examples.context, chunk), trie, beam_width), examples.items[chunk, 0]
-        )
-        for chunk in chunks
-    ]
-    return np.concatenate(ranks) if ranks else np.zeros(0, np.int64)
-
-
-def mean_loss(
-    generator: Generator, examples: Examples, codes: Ints, trie: Trie | None = None, *, batch_size: int = 256
-) -> float:
-    """Nats a code, the mean over all targets: what to validate by. trie: where the generator has a prior."""
-    device = next(generator.parameters()).device
-    tensors = None if trie is None else _trie_on(device, trie)
-    total, targets = 0.0, 0.0
-    with torch.no_grad():
-        for each in ExamplesInMemory(examples).batches(batch_size, seed=0, epoch=0):
-            batch = batch_of(each, codes).to(device)
-            logits = generator(batch.context, batch.codes, tensors)
-            share = float(batch.weights.sum())
-            total += share * float(generation_loss(logits, batch.codes, weights=batch.weights))
-            targets += share
-    return total / max(targets, 1.0)
-
-
 @dataclass
 class _Standing:
     """Where a run stands; the fields of a checkpoint that are numbers."""
@@ -327,7 +291,7 @@ def _refuse_misfits(facts: ExampleFacts, codes: Ints, args: TrainArguments, gene
 
 
 def _objective(args: TrainArguments, codes: Ints, trie: Trie | None, device: torch.device) -> Objective:
-    tensors = None if trie is None else _trie_on(device, trie)
+    tensors = None if trie is None else trie_tensors(trie, device)
     catalogue = torch.from_numpy(codes[: args.config.items]).to(device) if args.config.item_head else None
 
     def objective(generator: Generator, batch: Batch) -> Tensor:
@@ -338,10 +302,6 @@ def _objective(args: TrainArguments, codes: Ints, trie: Trie | None, device: tor
         return loss + args.item_loss * item_loss(found.item_logits, batch.items)
 
     return objective
-
-
-def _trie_on(device: torch.device, trie: Trie) -> TrieTensors:
-    return TrieTensors._make(tensor.to(device) for tensor in trie_tensors(trie))
 
 
 def _schedule(done: float, warmup: float) -> float:

@@ -24,9 +24,9 @@ class TrieTensors(NamedTuple):
     leaf: Tensor  # (I,)
 
 
-def trie_tensors(trie: Trie) -> TrieTensors:
-    """The trie as CPU tensors that share its memory."""
-    return TrieTensors(*(torch.from_numpy(array) for array in trie))
+def trie_tensors(trie: Trie, device: torch.device | None = None) -> TrieTensors:
+    """The trie as tensors on a device; on the CPU, where they are unless told otherwise, they share its memory."""
+    return TrieTensors(*(torch.from_numpy(array).to(device) for array in trie))
 
 
 def read(table: Tensor, index: Tensor) -> Tensor:

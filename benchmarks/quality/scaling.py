@@ -19,9 +19,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.quality.scaling_cost import (
     BEAM_WIDTH,
@@ -43,13 +41,15 @@ from benchmarks.quality.scaling_data import (
     split_requests,
 )
 from benchmarks.quality.scaling_rows import Row, fit_losses, identity, put_row, read_rows
+from benchmarks.quality.scaling_tables import draw, table_of
 from models.batches import Ints
 from models.checkpoints import Checkpoints
 from models.examples import Examples, rows_of_examples
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
+from models.generator_quality import mean_loss, target_ranks
 from models.metrics import recall_at
-from models.train_generator import TrainArguments, mean_loss, target_ranks, train_generator
+from models.train_generator import TrainArguments, train_generator
 from models.training_step import batch_of
 from models.trie import Trie, build_trie
 
@@ -284,57 +284,11 @@ def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def table_of(rows: Sequence[Row]) -> Table:
-    """The rows as a person reads them."""
-    table = Table(title=f"Scaling: {PER_REQUEST} items share a context", title_justify="left")
-    for name in ("part", "data", "model", "seed"):
-        table.add_column(name)
-    for name in ("weights", "N", "requests", "loss", "95 %", "R@10", "GFLOP", "formula", "of twin", "ms p50", "s"):
-        table.add_column(name, justify="right")
-    part = None
-    for row in rows:
-        if part not in (None, row.part):
-            table.add_section()
-        part = row.part
-        between = None if row.low is None else f"{row.low:.3f} .. {row.high:.3f}"
-        shown = (row.part, row.data, row.model, row.seed, row.weights, row.tokens, row.requests, row.loss, between)
-        costs = (row.recall_at_10, row.gflops, row.gflops_formula, row.share_of_twin, row.latency_p50_ms, row.seconds)
-        table.add_row(*(_text(value) for value in (*shown, *costs)))
-    return table
-
-
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """`path` holds two charts: what a request costs over its context, and loss over size for each share of data."""
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    cost, size = figure.subplots(1, 2)
-    for model in ("twin", "lazy"):
-        costs = sorted((row.tokens, row.gflops) for row in rows if row.part == "cost" and row.model == model)
-        if costs:
-            cost.plot(*zip(*costs, strict=True), marker=".", label=model)
-    cost.set(xlabel="context tokens", ylabel="GFLOP a request, training", xscale="log", yscale="log")
-    sized = [row for row in rows if row.part == "size"]
-    for requests in sorted({row.requests for row in sized if row.requests is not None}):
-        losses = sorted((row.weights, row.loss) for row in sized if row.requests == requests)
-        size.plot(*zip(*losses, strict=True), marker=".", label=f"{requests:,} requests")
-    size.set(xlabel="weights of the blocks", ylabel="loss, nats a code", xscale="log")
-    for axes in (cost, size):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-
-
 def _block_weights(generator: Generator) -> int:
     """Matrices of the decoder's and the encoder's blocks, keys and values included."""
     parts = [generator.blocks, getattr(generator.context, "blocks", None), getattr(generator.context, "w_kv", None)]
     found = [weight for part in parts if part is not None for weight in part.parameters() if weight.ndim > 1]
     return sum(weight.numel() for weight in found)
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from core.errors import InputError
 from models.checkpoints import Checkpoints
 from models.examples import Examples, ExamplesInMemory
 from models.generator import Generator
+from models.generator_quality import mean_loss, target_ranks
 from models.metrics import NOT_RANKED, recall_at
-from models.train_generator import Progress, TrainArguments, Trained, mean_loss, target_ranks, train_generator
+from models.train_generator import Progress, TrainArguments, Trained, train_generator
 from models.trie import Trie, build_trie
 from tests.models.worlds import random_context, random_paths, small_config
 

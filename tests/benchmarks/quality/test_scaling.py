@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.quality.scaling import draw, interval, request_losses, shape, table_of
+from benchmarks.quality.scaling import interval, request_losses, shape
 from benchmarks.quality.scaling_cost import counted_flops, first_requests, lazy_flops, made, twin_flops
 from benchmarks.quality.scaling_data import PER_REQUEST, Sequences, examples_of, some, split_requests
 from benchmarks.quality.scaling_rows import Fit, Row, fit_losses, put_row, read_rows
+from benchmarks.quality.scaling_tables import draw, table_of
 from models.batches import Ints
-from models.train_generator import mean_loss
+from models.generator_quality import mean_loss
 
 ROW = Row("size", "kuairand", "lazy", PER_REQUEST, 0, d_model=32, weights=100, requests=10, loss=1.23456789)
 
