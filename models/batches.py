@@ -26,7 +26,8 @@ WATCH_SHARES: Final = len(WATCH_EDGES) + 2  # the last = not known
 AGE_BUCKETS: Final = 48  # half octaves of seconds: the last begins at 137 days
 PLACE_FEATURES: Final = 10
 NEAR: Final = 256  # E: items that a request's neighbour evidence may name
-EVIDENCE_SOURCES: Final = 3  # of evidence: seen together, alike in text, been there before
+TABLES: Final = 2  # of neighbours: seen together, alike in text
+EVIDENCE_SOURCES: Final = TABLES + 3  # and been there, at such an hour, from where the user is; see models.visits
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]

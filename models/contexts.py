@@ -27,6 +27,7 @@ from models.batches import (
     Ints,
 )
 from models.evidence import Neighbours, near_items
+from models.visits import Visits, weekend
 
 _KM_PER_DEGREE: Final = 111.195
 _KM_SCALE: Final = 10.0  # a city's radius is about one
@@ -116,7 +117,14 @@ def context_batch(
     interests[:, 1] = rows.interests["short_term"]
     known = np.where(mask, items, np.int32(-1))
     had = np.where(np.isnan(catalog.locations[known, 0]), known, -1)  # a place is worth coming back to
-    near, nearness = near_items(known[:, HISTORY:], catalog.neighbours, list(had))
+    east_ms = 0 if catalog.centre is None else int(catalog.centre[1] * (_HOUR_MS / 15.0))  # of a city's clocks
+    liked = slice(HISTORY, None)
+    visits = Visits(
+        visit=(known >= 0)[:, liked] & (had < 0)[:, liked],
+        at_ms=1000 * at_s[:, liked].astype(np.int64) + east_ms,
+        now_ms=now + east_ms,
+    )
+    near, nearness = near_items(known[:, liked], catalog.neighbours, list(had), visits=visits)
     where = np.full((count, 2), np.nan) if locations is None else np.asarray(locations, np.float64).reshape(count, 2)
     return ContextBatch(
         codes=catalog.codes[np.where(mask, items, 0)] * mask[:, :, None],
@@ -177,8 +185,7 @@ def area_features(
 def hour_features(local_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """(B, 3) sine and cosine of the local hour, and whether it is weekend."""
     angle = (local_ms % (24 * _HOUR_MS)) * (2.0 * np.pi / (24 * _HOUR_MS))
-    weekend = (local_ms // (24 * _HOUR_MS) + 3) % 7 >= 5  # 1970-01-01 was a Thursday
-    return np.stack([np.sin(angle), np.cos(angle), weekend], axis=-1)
+    return np.stack([np.sin(angle), np.cos(angle), weekend(local_ms)], axis=-1)
 
 
 def _offset_km(

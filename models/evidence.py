@@ -1,12 +1,13 @@
 """Neighbour evidence: for each request, the items near what its user did, before anything is learned.
 
 Letters used in this file
-    n requests   H acts of a history   I items   M neighbours of an item   E items near a history   S sources
+    n requests   H acts of a history   I items   M neighbours of an item   E items near a history
+    T tables   S sources: the tables, and what visits say (models.visits)
 
-An item is as near as the sum, over the newest acts of the history, of its weight as a neighbour of the act's item,
-times the table's recency per act that is newer. Of all items the E nearest are kept, each source counted as shares of
-its own sum. What the user has had and will not be offered again is left out: it is near everything that came with it,
-and its share would be taken from what can still be chosen.
+By a table, an item is as near as the sum, over the newest acts of the history, of its weight as a neighbour of the
+act's item, times the table's recency per act that is newer. Of all items the E nearest are kept, each source counted
+as shares of its own sum. What the user has had and will not be offered again is left out: it is near everything that
+came with it, and its share would be taken from what can still be chosen.
 
 The tables are counted elsewhere (`models.neighbours`); here they are read, by whoever serves, with nothing but numpy.
 """
@@ -20,53 +21,58 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import ArtefactError
-from models.batches import EVIDENCE_SOURCES, NEAR, Floats, Ints
+from models.batches import EVIDENCE_SOURCES, NEAR, TABLES, Floats, Ints
+from models.visits import Said, Visits
 
 if TYPE_CHECKING:
     from scipy import sparse
 
 RECENCY: Final = 0.6  # of tables, unless told otherwise
-DEPTH: Final = 20  # acts of a history that a table looks at, unless told otherwise
+DEPTH: Final = 20  # acts of a history that a table looks at
 _NOTHING: Final = 1e-6  # what is left of a sum when a request's own part was all of it
 
 Whole = npt.NDArray[np.integer]
 
 
 class Neighbours(NamedTuple):
-    """Per item its neighbours, the strongest first; equal ones by index."""
+    """Per item its neighbours, the strongest first; equal ones by index. No item is its own neighbour."""
 
     items: Ints  # (I, M) catalogue index, -1 = no more
     weights: Floats  # (I, M) above 0; 0 where there is no more
     recency: float = RECENCY  # what the neighbours of an act count beside those of the act after it
-    depth: int = DEPTH  # newest acts of a history that are looked at
 
 
 def near_items(
     histories: Whole,
-    sources: Sequence[Neighbours],
+    tables: Sequence[Neighbours],
     had: Sequence[Whole] | None = None,
     own: "sparse.csr_array | None" = None,
+    visits: Visits | None = None,
 ) -> tuple[Ints, Floats]:
     """The fields `near` and `nearness` of a ContextBatch. What it costs follows the neighbours of a history, not the
     size of the catalogue.
 
     Args:
         histories: (n, H) catalogue index, newest first; -1 = none. Items without a row have no neighbours.
-        sources: (S) tables; none = no evidence.
+        tables: (T) at most `models.batches.TABLES`.
         had: (n) catalogue indices that are not named, -1 = none; nothing when absent.
-        own: (n, I) what the requests themselves have added to the first source; nothing when absent.
+        own: (n, I) what the requests themselves have added to the first table; nothing when absent.
+        visits: which acts were visits, and when; none when absent.
 
     Returns:
         (n, E) catalogue index, nearest first, equal ones by index, -1 = no more, and (n, E, S) the sums.
     """
     near = np.full((len(histories), NEAR), -1, np.int32)
-    nearness = np.zeros((len(histories), NEAR, len(sources) or EVIDENCE_SOURCES), np.float32)
-    if not sources:
-        return near, nearness
-    there = (histories >= 0) & (histories < len(sources[0].items))
-    ages = np.arange(histories.shape[1])
-    for row in np.flatnonzero(there.any(axis=1)).tolist():
-        items, sums = _sums(histories[row, there[row]], ages[there[row]], sources)
+    nearness = np.zeros((len(histories), NEAR, EVIDENCE_SOURCES), np.float32)
+    rows = len(tables[0].items) if tables else 0
+    for row in np.flatnonzero((histories >= 0).any(axis=1)).tolist():
+        ages = np.flatnonzero(histories[row] >= 0)
+        acts = histories[row, ages]
+        read = (acts < rows) & (ages < DEPTH)
+        said = [_neighbours(table, acts[read], ages[read]) for table in tables]
+        if visits is not None:
+            said += visits.of(row, acts, ages)
+        items, sums = _sums(said, len(tables))
         if own is not None:
             _take_off(items, sums[0], own, row)
         if had is not None:
@@ -81,11 +87,9 @@ def near_items(
     return near, nearness
 
 
-def save_neighbours(sources: Sequence[Neighbours], path: Path) -> None:
+def save_neighbours(tables: Sequence[Neighbours], path: Path) -> None:
     """`path` (.npz) holds the tables; equal contents give equal bytes."""
-    arrays = {
-        f"{name}_{place}": array for place, table in enumerate(sources) for name, array in table._asdict().items()
-    }
+    arrays = {f"{name}_{place}": array for place, table in enumerate(tables) for name, array in table._asdict().items()}
     np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
@@ -102,12 +106,7 @@ def load_neighbours(path: Path, items: int) -> tuple[Neighbours, ...]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             count = len(arrays.files) // len(Neighbours._fields)
             tables = tuple(
-                Neighbours(
-                    arrays[f"items_{place}"],
-                    arrays[f"weights_{place}"],
-                    float(arrays[f"recency_{place}"]),
-                    int(arrays[f"depth_{place}"]),
-                )
+                Neighbours(arrays[f"items_{place}"], arrays[f"weights_{place}"], float(arrays[f"recency_{place}"]))
                 for place in range(count)
             )
     except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
@@ -122,20 +121,24 @@ def load_neighbours(path: Path, items: int) -> tuple[Neighbours, ...]:
     return tables
 
 
-def _sums(
-    acts: Whole, ages: npt.NDArray[np.int64], sources: Sequence[Neighbours]
-) -> tuple[Ints, npt.NDArray[np.float64]]:
-    """(c,) every item that is near one act by one source, ascending, and (S, c) how near it is by each."""
-    newest = [int(np.searchsorted(ages, table.depth)) for table in sources]  # of `acts`, how many each looks at
-    named = [table.items[acts[:seen]] for table, seen in zip(sources, newest, strict=True)]
-    each = np.concatenate([items.ravel() for items in named])
+def _neighbours(table: Neighbours, acts: Whole, ages: Whole) -> Said:
+    return table.items[acts].ravel(), (table.weights[acts] * (table.recency**ages)[:, None]).ravel()
+
+
+def _sums(said: Sequence[Said], tables: int) -> tuple[Ints, npt.NDArray[np.float64]]:
+    """(c,) every item that a source names, ascending, and (S, c) how near it is by each.
+
+    Args:
+        tables: how many of `said` are of tables; the rest is of visits.
+    """
+    each = np.concatenate([np.empty(0, np.int32), *(named for named, _ in said)])
     items, places = np.unique(each, return_inverse=True)
-    sums = np.zeros((len(sources), len(items)))
+    sums = np.zeros((EVIDENCE_SOURCES, len(items)))
     start = 0
-    for place, (table, seen) in enumerate(zip(sources, newest, strict=True)):
-        weights = (table.weights[acts[:seen]] * (table.recency ** ages[:seen])[:, None]).ravel()
-        sums[place] = np.bincount(places[start : start + len(weights)], weights, len(items))
-        start += len(weights)
+    for place, (named, weights) in enumerate(said):
+        source = place if place < tables else TABLES + place - tables
+        sums[source] = np.bincount(places[start : start + len(named)], weights, len(items))
+        start += len(named)
     if len(items) and items[0] < 0:  # where a table has no more
         return items[1:], sums[:, 1:]
     return items, sums

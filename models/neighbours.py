@@ -1,5 +1,4 @@
-"""Which items go together, counted rather than learned: in people's sequences, by what is said of them, and a place
-with itself.
+"""Which items go together, counted rather than learned: in people's sequences, and by what is said of them.
 
 Letters used in this file
     I items   M neighbours kept per item   S sequences
@@ -25,8 +24,6 @@ WINDOW: Final = 6  # places of a sequence within which two items belong together
 POPULARITY_POWER: Final = 0.3  # of evidence; see `cooccurrence`
 KEPT: Final = 200  # neighbours of an item that evidence counts by co-occurrence
 BACKWARDS: Final = 0.8  # what the earlier item counts as a neighbour of the later one
-REVISIT_RECENCY: Final = 0.98  # habits last longer than interests
-REVISIT_DEPTH: Final = 100
 _ROWS: Final = 512  # of similarities that are held at once: 25 MB at 12,000 items
 
 Ints = npt.NDArray[np.int32]
@@ -36,18 +33,17 @@ Floats = npt.NDArray[np.float32]
 def neighbour_tables(
     items: Sequence[Item], sequences: Sequence[npt.NDArray[np.integer]], recency: float = RECENCY
 ) -> tuple[Neighbours, ...]:
-    """The sources of evidence: seen together in the sequences, alike in what is said of them, been there before; none
-    without sequences.
+    """The tables of evidence: seen together in the sequences, alike in what is said of them; none without sequences.
 
     Args:
         sequences: catalogue indices, oldest first, of what stands before every sample that will be learned from; what
             stands beside them is to be taken off by `models.own_pairs`.
-        recency: of the first two.
+        recency: of both tables.
     """
     if not any(len(sequence) for sequence in sequences):
         return ()
     together = cooccurrence(sequences, len(items), popularity_power=POPULARITY_POWER, keep=KEPT)
-    return together._replace(recency=recency), text_neighbours(items)._replace(recency=recency), revisits(items)
+    return together._replace(recency=recency), text_neighbours(items)._replace(recency=recency)
 
 
 def matrix_of(table: Neighbours) -> sparse.csr_array:
@@ -116,13 +112,6 @@ def text_neighbours(items: Sequence[Item], keep: int = 100) -> Neighbours:
         block = _strongest(row, column, alike[row, column], len(alike), keep)
         made.items[start : start + _ROWS], made.weights[start : start + _ROWS] = block.items, block.weights
     return made
-
-
-def revisits(items: Sequence[Item]) -> Neighbours:
-    """A place as its own neighbour: people come back. Other items have none."""
-    placed = np.array([item.HasField("location") for item in items], np.bool_)[:, None]
-    itself = np.where(placed, np.arange(len(items), dtype=np.int32)[:, None], np.int32(-1))
-    return Neighbours(itself, placed.astype(np.float32), REVISIT_RECENCY, REVISIT_DEPTH)
 
 
 def text_rows(items: Sequence[Item]) -> sparse.csr_array:

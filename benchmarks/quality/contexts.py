@@ -7,10 +7,12 @@ Letters used in this file
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
 from benchmarks.quality.split import Flags, Floats, Ints, Longs, Split, histories, local_s, seen_pairs
 from feature_repo.layouts import DIM
+from models import visits
 from models.batches import (
     AGE_BUCKETS,
     PLACE_FEATURES,
@@ -21,7 +23,6 @@ from models.batches import (
 from models.contexts import AREA, HOUR, KNOWN, area_features, hour_features
 from models.evidence import Neighbours, near_items
 from models.own_pairs import own_pairs
-from protos.catalog.v1.catalog_pb2 import Item
 
 _GOOD = 1  # the first bit of `actions`
 
@@ -31,7 +32,7 @@ def contexts(
     acts: Longs,
     codes: Ints,
     tokens: int,
-    sources: Sequence[Neighbours],
+    tables: Sequence[Neighbours],
     own: sparse.csr_array | None = None,
     seen: Flags | None = None,
 ) -> ContextBatch:
@@ -40,7 +41,7 @@ def contexts(
     Args:
         acts: (q,) event indices, each with at least one act of its user before it that is seen.
         codes: (I, L).
-        sources: neighbour weights that were counted from what may be learned; none = no evidence.
+        tables: of neighbours, counted from what may be learned; none = no evidence but that of visits.
         own: (q, I), see models.own_pairs.
         seen: (N,) acts that may stand in a history, those to learn from when a model is trained; None = all.
     """
@@ -53,7 +54,7 @@ def contexts(
     shares = events.shares[before]
     percent = np.where(np.isnan(shares), 0.0, shares) * 100
     watch = np.where(np.isnan(shares), WATCH_SHARES - 1, np.searchsorted(WATCH_EDGES, percent, side="right"))
-    near, nearness = _evidence(split, acts, sources, own, seen)
+    near, nearness = _evidence(split, acts, tables, own, seen)
     return ContextBatch(
         codes=codes[items] * mask[..., None],
         mask=mask,
@@ -92,7 +93,7 @@ def learnable(split: Split) -> Longs:
 def _place(split: Split, newest: Longs, now_s: Longs) -> Floats:
     """(q, PLACE_FEATURES) where the user was last and, where it is known, the hour; zeros where items have no place."""
     features = np.zeros((len(newest), PLACE_FEATURES), np.float32)
-    points = np.array([_point(item) for item in split.items]).reshape(-1, 2)
+    points = _points(split)
     if np.isnan(points).all():
         return features
     here = points[split.events.items[newest]]
@@ -105,17 +106,28 @@ def _place(split: Split, newest: Longs, now_s: Longs) -> Floats:
     return features
 
 
-def _point(item: Item) -> tuple[float, float]:
-    return (item.location.latitude, item.location.longitude) if item.HasField("location") else (np.nan, np.nan)
-
-
 def _evidence(
-    split: Split, acts: Longs, sources: Sequence[Neighbours], own: sparse.csr_array | None, seen: Flags | None
+    split: Split, acts: Longs, tables: Sequence[Neighbours], own: sparse.csr_array | None, seen: Flags | None
 ) -> tuple[Ints, Floats]:
-    good = split.events.good if seen is None else split.events.good & seen
-    before = histories(split.events, acts, max((table.depth for table in sources), default=0), good)
-    had = _had(split, acts) if split.mask_seen else None
-    return near_items(np.where(before >= 0, split.events.items[before], -1), sources, had, own)
+    events = split.events
+    good = events.good if seen is None else events.good & seen
+    before = histories(events, acts, visits.DEPTH, good)
+    items = np.where(before >= 0, events.items[before], -1)
+    when = visits.Visits(
+        visit=(before >= 0) & ~np.isnan(_points(split)[items, 0]),
+        at_ms=local_s(events.at_s[before], split.zone) * 1000,
+        now_ms=local_s(events.at_s[acts], split.zone) * 1000 if split.time_known else None,
+    )
+    return near_items(items, tables, _had(split, acts) if split.mask_seen else None, own, when)
+
+
+def _points(split: Split) -> npt.NDArray[np.float64]:
+    """(I, 2) latitude and longitude, NaN without a place."""
+    found = [
+        (item.location.latitude, item.location.longitude) if item.HasField("location") else (np.nan, np.nan)
+        for item in split.items
+    ]
+    return np.array(found, np.float64).reshape(-1, 2)
 
 
 def _had(split: Split, acts: Longs) -> list[Ints]:

@@ -31,7 +31,7 @@ from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids
 from models.trie import Trie
 from protos.catalog.v1.catalog_pb2 import CatalogRecord, Item
 
-_MADE_BY: Final = 3  # raised with every change of the models that gives other graphs: older ones are not read again
+_MADE_BY: Final = 4  # raised with every change of the models that gives other graphs: older ones are not read again
 _GOLDEN: Final = 64  # requests that the export is checked with
 
 
@@ -93,14 +93,14 @@ class Generative:
         self._catalog: Catalog | None = None
         self._graph: OnnxGenerator | None = None
         self._folder: Path | None = None
-        self._sources: tuple[Neighbours, ...] = ()
+        self._tables: tuple[Neighbours, ...] = ()
 
     def fit(self, split: Split, seed: int) -> None:
         """Trains tokenizer and generator and exports them, or reads what an equal run has left. New items get their
         codes from the trained tokenizer, as in a catalogue that goes on."""
         sequences, known = good_sequences(split), split.items[: len(split.items) - split.new]
         self._catalog = _catalog_of(split, known, sequences, self._args.codebook_size, seed)
-        self._sources = neighbour_tables(known, sequences, self._args.recency)
+        self._tables = neighbour_tables(known, sequences, self._args.recency)
         train = self._args.train
         train = replace(train, seed=seed, config=replace(train.config, items=len(known)))
         self._folder = folder = self._kept / _digest(split, self._catalog, train, self._args)
@@ -108,7 +108,7 @@ class Generative:
         if not (folder / "model.onnx").exists():
             self._train(split, train, folder)
         if split.new:  # a catalogue that has grown is counted anew; what was trained knows nothing of it
-            self._sources = neighbour_tables(split.items, sequences, self._args.recency)
+            self._tables = neighbour_tables(split.items, sequences, self._args.recency)
         self._graph = OnnxGenerator.load(folder / "model.onnx", threads=1)
 
     @property
@@ -145,7 +145,7 @@ class Generative:
         if kept.exists():
             with np.load(kept) as arrays:
                 return Found(*(arrays[field] for field in Found._fields))
-        context = contexts(split, acts, self.catalog.codes, self._args.train.config.tokens, self._sources)
+        context = contexts(split, acts, self.catalog.codes, self._args.train.config.tokens, self._tables)
         beams = self._graph.generate(context, self._candidates(split))
         found = Found(beams.items, beams.masked_log_probs.sum(-1), beams.item_logits)
         partial = kept.with_suffix(".partial.npz")
@@ -162,7 +162,7 @@ class Generative:
         catalog = self._catalog
         acts = learnable(split)
         own = own_evidence(split, acts, POPULARITY_POWER, self._args.recency)
-        context = contexts(split, acts, catalog.codes, train.config.tokens, self._sources, own, split.learn)
+        context = contexts(split, acts, catalog.codes, train.config.tokens, self._tables, own, split.learn)
         examples = Examples(context, split.events.items[acts][:, None])
         self._say(f"{self.name}: {len(acts):,} examples")
 
@@ -179,7 +179,7 @@ class Generative:
             progress=progress,
         )
         torch.save(trained.generator.state_dict(), folder / "weights.pt")
-        golden = contexts(split, split.asked[:_GOLDEN], catalog.codes, train.config.tokens, self._sources)
+        golden = contexts(split, split.asked[:_GOLDEN], catalog.codes, train.config.tokens, self._tables)
         partial = folder / "partial.onnx"
         export_generator(trained.generator, partial, golden, catalog.trie, beam_width=self._args.beam_width)
         partial.replace(folder / "model.onnx")
@@ -211,7 +211,7 @@ def begun(train: TrainArguments, vectors: Floats) -> Generator:
 def _digest(split: Split, catalog: Catalog, train: TrainArguments, args: GenerativeArgs) -> str:
     decided = asdict(train)
     del decided["config"]["value_items"]  # a value head is trained apart, and never decides what the generator is
-    told = [_MADE_BY, decided, args.beam_width, args.codebook_size, args.recency, split.mask_seen]
+    told = [_MADE_BY, decided, args.beam_width, args.codebook_size, args.recency, split.mask_seen, split.time_known]
     made = hashlib.blake2b(json.dumps(told).encode(), digest_size=8)
     for column in (*split.events, split.learn, catalog.codes):
         made.update(np.ascontiguousarray(column).tobytes())

@@ -9,9 +9,11 @@ import pytest
 
 from core.geo import cell_of, distance_m
 from feature_repo.layouts import HISTORY, HISTORY_ROW, INTERESTS, PLACES, POSITIVES, WATCH, UserRows
+from models import visits
 from models.batches import (
     AGE_BUCKETS,
     PLACE_FEATURES,
+    TABLES,
     TOKENS,
     WATCH_SHARES,
     ContextBatch,
@@ -228,7 +230,8 @@ def test_evidence_is_that_of_the_newest_positives_and_without_tables_there_is_no
     rows.history["positive_item"][0, :2] = [104, 106]
     batch = context_batch(rows, TenItems(neighbours=(follows, follows)), NOW_MS)
     assert batch.near[0, :3].tolist() == [7, 5, -1]
-    assert batch.nearness[0, :2].tolist() == [[1.0, 1.0], [pytest.approx(RECENCY)] * 2]
+    assert batch.nearness[0, :2, :TABLES].tolist() == [[1.0, 1.0], [pytest.approx(RECENCY)] * 2]
+    assert not batch.nearness[..., TABLES:].any()
     assert (batch.near[1] == -1).all()
     none = context_batch(rows, TenItems(), NOW_MS)
     assert (none.near == -1).all() and not none.nearness.any() and none.near.shape == batch.near.shape
@@ -242,8 +245,13 @@ def test_evidence_names_no_video_that_was_had_but_places_are_worth_coming_back_t
     rows.history["positive_item"][0, :3] = [106, 107, 105]
     videos = context_batch(rows, TenItems(neighbours=(before, before)), NOW_MS)
     assert videos.near[0].max() == -1  # 4, 5 and 6 were had
-    one_place = context_batch(rows, TenItems(neighbours=(before, before), places=(6,)), NOW_MS)
+    places = TenItems(neighbours=(before, before), places=(6,))
+    rows.history["positive_at_s"][0, :3] = NOW_MS // 1000 - np.array([86_400, 300, 200])
+    one_place = context_batch(rows, places, NOW_MS)
     assert one_place.near[0, :2].tolist() == [6, -1]
+    assert one_place.nearness[0, 0, TABLES:].tolist() == pytest.approx([100 * visits.RECENCY**2, 100.0, 0.0])
+    later = context_batch(rows, places, NOW_MS + 12 * 3_600_000)
+    assert later.nearness[0, 0, TABLES:].tolist() == pytest.approx([100 * visits.RECENCY**2, 0.0, 0.0], abs=1e-4)
 
 
 def test_items_that_came_after_the_count_have_no_neighbours_and_are_none() -> None:

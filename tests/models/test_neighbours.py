@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from core.errors import ArtefactError, InputError
 from models.evidence import Neighbours, load_neighbours, save_neighbours
-from models.neighbours import cooccurrence, matrix_of, revisits, text_neighbours
+from models.neighbours import cooccurrence, matrix_of, text_neighbours
 from protos.catalog.v1.catalog_pb2 import Item
-from protos.events.v1.interaction_pb2 import Location
 
 ITEMS = 7
 SEQUENCES = st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=9), max_size=6)
@@ -105,22 +104,16 @@ def test_items_without_text_have_no_neighbours() -> None:
     assert text_neighbours([], keep=3).items.shape == (0, 3)
 
 
-def test_a_place_is_near_itself_and_a_video_is_not() -> None:
-    found = revisits([Item(item_id="video"), Item(item_id="cafe", location=Location(latitude=1, longitude=2))])
-    assert found.items.tolist() == [[-1], [1]]
-    assert found.weights.tolist() == [[0], [1]]
-
-
 def test_tables_are_read_as_they_were_kept_and_damage_is_said(tmp_path: Path) -> None:
     sequences = [np.array([0, 1, 2]), np.array([2, 1, 3])]
     one, other = (cooccurrence(sequences, 4, popularity_power=power) for power in (0.0, 0.5))
-    tables = (one, other._replace(recency=0.25, depth=7))
+    tables = (one, other._replace(recency=0.25))
     path = tmp_path / "neighbours.npz"
     save_neighbours(tables, path)
     for kept, read in zip(tables, load_neighbours(path, items=9), strict=True):
         np.testing.assert_array_equal(kept.items, read.items)
         np.testing.assert_array_equal(kept.weights, read.weights)
-        assert (kept.recency, kept.depth) == (read.recency, read.depth)
+        assert kept.recency == read.recency
     with pytest.raises(ArtefactError, match="count them anew"):
         load_neighbours(path, items=3)
     path.write_bytes(path.read_bytes()[:-40])

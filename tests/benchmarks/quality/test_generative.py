@@ -14,11 +14,12 @@ from benchmarks.quality.generative import Generative, GenerativeArgs
 from benchmarks.quality.split import Ints, Split, good_sequences, seen_pairs
 from benchmarks.quality.values import Values
 from core.errors import InputError
+from models.batches import TABLES
 from models.contexts import AREA, HOUR, KNOWN
 from models.evidence import RECENCY, near_items
 from models.examples import Examples
 from models.generator import Generator
-from models.neighbours import cooccurrence, revisits, text_neighbours
+from models.neighbours import cooccurrence, text_neighbours
 from models.trie import ROOT
 from protos.catalog.v1.catalog_pb2 import Item
 from protos.events.v1.interaction_pb2 import Location
@@ -51,8 +52,7 @@ def test_a_context_knows_where_its_user_was_last_and_the_hour_where_it_is_told()
     ]
     split = split._replace(items=items, zone="America/New_York")
     asked = split.asked[:5]
-    sources = [revisits(items)]
-    told = contexts(split, asked, CODES, 6, sources)
+    told = contexts(split, asked, CODES, 6, ())
     last = split.events.items[asked - 1]
     north = told.place[:, AREA][:, 0]
     np.testing.assert_array_equal(np.argsort(north), np.argsort(last))
@@ -60,9 +60,10 @@ def test_a_context_knows_where_its_user_was_last_and_the_hour_where_it_is_told()
     for row, act in enumerate(asked):
         mine = split.events.items[(split.events.users == split.events.users[act]) & (np.arange(len(split.learn)) < act)]
         assert set(told.near[row].tolist()) - {-1} == set(mine.tolist())
-    hidden = contexts(split._replace(time_known=False), asked, CODES, 6, sources).place
-    assert told.place[:, HOUR].any() and not hidden[:, HOUR].any()
-    np.testing.assert_array_equal(told.place[:, AREA], hidden[:, AREA])
+    hidden = contexts(split._replace(time_known=False), asked, CODES, 6, ())
+    assert told.place[:, HOUR].any() and not hidden.place[:, HOUR].any()
+    assert told.nearness[..., TABLES + 1].any() and not hidden.nearness[..., TABLES + 1].any()
+    np.testing.assert_array_equal(told.place[:, AREA], hidden.place[:, AREA])
 
 
 def test_where_the_protocol_masks_what_was_had_it_is_no_evidence() -> None:
