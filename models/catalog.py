@@ -24,6 +24,7 @@ from core.errors import ArtefactError, ContractError, InputError, TooLarge
 from core.ids import ItemKey, item_key
 from feature_repo.folds.act import UNKNOWN_PLACE, ItemTable
 from models.evidence import Neighbours, save_neighbours
+from models.item_vectors import FEATURES, WORDS, words_of
 from models.items import ITEM_COLUMNS, items_of, table_of
 from models.opening_hours import MAX_INTERVALS, open_at, week_of
 from models.registry import CATALOG_FILE, NEIGHBOURS_FILE, TOKENIZER_FILE
@@ -77,6 +78,7 @@ class Catalog:
         self._keys: Keys = np.zeros(room, np.int64)
         self._codes: Ints = np.zeros((room, tokenizer.codebook.levels), np.int32)
         self._vectors: Floats = np.zeros((room, vectors.shape[1]), np.float32)
+        self._words: Ints = np.full((room, WORDS), FEATURES, np.int32)
         self._available = np.zeros(room, bool)
         self._durations: Keys = np.full(room, -1, np.int64)
         self._locations = np.full((room, 2), np.nan)
@@ -88,7 +90,7 @@ class Catalog:
         for item, path, vector in zip(items, codes, vectors, strict=True):
             self._append(item, path, vector)
         self._sort_keys()
-        self.trie = build_trie(self.codes, room, codebook_size=tokenizer.codebook.size, live=self.available)
+        self.trie = self._trie(self.available)
         self.centre = _middle(self.locations)
 
     def __len__(self) -> int:
@@ -179,7 +181,7 @@ class Catalog:
         """
         live = np.zeros(len(self), np.bool_)
         live[items] = True
-        return build_trie(self.codes, self.capacity, codebook_size=self.tokenizer.codebook.size, live=live)
+        return self._trie(live)
 
     def assign(self, items: Sequence[Item]) -> Ints:
         """(n, L) the path of each item: its own when the catalogue knows it, else a free one; nothing changes.
@@ -294,6 +296,7 @@ class Catalog:
         self._keys[index] = key
         self._codes[index] = path
         self._vectors[index] = vector
+        self._words[index] = words_of(item)
         self._describe(index, item)
         self._available[index] = item.available
 
@@ -303,6 +306,10 @@ class Catalog:
         place = item.location
         self._locations[index] = (place.latitude, place.longitude) if item.HasField("location") else np.nan
         self._weeks[index] = week_of(item)
+
+    def _trie(self, live: npt.NDArray[np.bool_]) -> Trie:
+        size = self.tokenizer.codebook.size
+        return build_trie(self.codes, self.capacity, codebook_size=size, live=live, words=self._words)
 
     def _open(self, index: int, available: bool) -> None:
         self._available[index] = available

@@ -12,8 +12,9 @@ code tables are shared between context and decoder input, so that both speak of 
 Added to the paper's model, each off unless asked for (docs/log.md has what each earned): a table of
 items beside the codes, hidden at random in training so that new items are no strangers; a prior of
 neighbour evidence (models.prior); a head over items on the state before the first code
-(models.item_head), which says of what the beams found how good it is; a value head
-(models.value_head), which says what would follow if it were shown.
+(models.item_head), which says of what the beams found how good it is, and one over the words of items
+that came later (models.words); a value head (models.value_head), which says what would follow if an
+item were shown.
 
 Weights are kept as (in, out) matrices and used as `x @ w`: the exported graph then holds each of
 them under its own name, and a policy update replaces numbers instead of exporting again.
@@ -35,6 +36,7 @@ from models.layers import RMSNorm, matrix
 from models.prior import Evidence, NeighbourPrior
 from models.trie_tensors import TrieTensors, below, nodes_of, read
 from models.value_head import ValueHead
+from models.words import Words
 
 
 class Step(NamedTuple):
@@ -50,6 +52,7 @@ class Decoded(NamedTuple):
 
     logits: Tensor  # (B, Q, LEVELS, V); level i sees the codes before i
     item_logits: Tensor | None  # (B, items) of the item head over the whole catalogue; None without one
+    word_logits: Tensor | None = None  # (B, items) of the words of the same; None without words
 
 
 class Generator(nn.Module):
@@ -71,6 +74,8 @@ class Generator(nn.Module):
             self.prior = NeighbourPrior()
         if config.item_head:
             self.item_head = ItemHead(config.d_model, config.items, config.dropout)
+        if config.words:
+            self.words = Words(config.d_model, config.items, config.dropout)
         if config.value_items:
             self.value_head = ValueHead(config.d_model, config.value_items).requires_grad_(False)  # trained apart
         self.dropout = nn.Dropout(config.dropout / 2)  # of what the heads read
@@ -96,11 +101,11 @@ class Generator(nn.Module):
         Args:
             context: B requests.
             targets: (B, Q, LEVELS) integer codes; the Q targets of a request share its context.
-            trie: of the catalogue; needed by a prior.
-            catalogue: (items, LEVELS) codes of every item; asks for the logits of the item head.
+            trie: of the catalogue; needed by a prior and by words.
+            catalogue: (items, LEVELS) codes of every item; asks for the logits of the item head, and of words.
 
         Raises:
-            ContractError: there is a prior and no trie.
+            ContractError: there is a prior, or words that are asked for, and no trie.
         """
         sequences, size = targets.shape[1], self.config.codebook_size
         shifted = [self._level_input(level, targets[:, :, level - 1]) for level in range(1, LEVELS)]
@@ -117,14 +122,18 @@ class Generator(nn.Module):
                 self.with_evidence(level, given, evidence, nodes[..., level], trie)
                 for level, given in enumerate(logits)
             ]
-        scored = None
+        scored, said = None, None
         if catalogue is not None and items is not None:
             mass = None
             if evidence is not None and trie is not None:
                 mass = self.prior.of_all(evidence, trie)[:, : len(catalogue)]
             # Every sequence of a request begins alike: the first says it for all.
             scored = self._all_items(h[:, 0, 0], items[:-1], catalogue, mass)
-        return Decoded(torch.stack(logits, dim=2), scored)
+            if self.config.words:
+                if trie is None:
+                    raise ContractError("found words but no trie that holds them; hand in the trie of the catalogue")
+                said = self.words.of_known(h[:, 0, 0], trie.words[: len(catalogue)])
+        return Decoded(torch.stack(logits, dim=2), scored, said)
 
     def evidence(self, context: ContextTensors, trie: TrieTensors | None) -> Evidence | None:
         """The neighbour evidence of each request; None without a prior.
@@ -182,7 +191,7 @@ class Generator(nn.Module):
     def score_items(
         self, state: Tensor, items: Tensor, codes: Tensor, evidence: Evidence | None, trie: TrieTensors
     ) -> Tensor:
-        """(B, K) what the item head says of some items.
+        """(B, K) what the item head says of some items, and the words of those without a row where there are words.
 
         Args:
             state: (B, d_model) before the first code.
@@ -196,6 +205,10 @@ class Generator(nn.Module):
         row = items.clamp(min=0, max=self.config.items)
         vectors = self.item_head.vectors(embedding(row, table), self.code_vectors(codes))
         logits = (vectors @ self.item_head.query(state)[..., None]).squeeze(-1) + read(self.item_head.bias, row)
+        if self.config.words:
+            said = trie.words.index_select(0, items.flatten().clamp(min=0)).reshape(*items.shape, -1)
+            of_words = self.config.words * self.words(state, said)
+            logits = torch.where(items < self.config.items, logits, of_words)
         mass = None if evidence is None else self.prior.of_items(evidence, items, trie)
         scored: Tensor = self.item_head.with_evidence(logits, mass)
         return scored

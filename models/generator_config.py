@@ -41,6 +41,10 @@ class GeneratorConfig:
     """Rows of the table of items: the catalogue when the model is made; later items have none. 0 = no table."""
     item_head: bool = False
     """Whether items are scored as wholes beside their codes; needs the table of items."""
+    words: float = 0.0
+    """What the words of an item without a row in the table count when it is scored as a whole, beside its evidence;
+    below 1, for they foretell new items less well than those that they have learned from. 0 = its codes count instead;
+    else it needs the item head."""
     value_items: int = 0
     """Items with a rate of their own in the value head; 0 = no value head."""
     prior: bool = False
@@ -72,6 +76,8 @@ class GeneratorConfig:
             )
         if self.item_head and not self.items:
             raise ValueError("found an item head without a table of items; set items to the size of the catalogue")
+        if self.words and not self.item_head:
+            raise ValueError("found words without an item head; set item_head")
 
     @property
     def d_head(self) -> int:

@@ -50,7 +50,7 @@ def own_pairs(
     values: list[npt.NDArray[np.float64]] = []
     scale = np.maximum(occurs, 1).astype(np.float64) ** -popularity_power
     counts_for = np.zeros(len(occurs))  # of each item, what its neighbours count for the sample at hand
-    of, pairs = -1, _Pairs(*(np.empty(0, np.int64),) * 3, np.empty(0))
+    of, pairs = -1, _pairs(np.empty(0, np.int64), scale)
     for row, (which, place) in enumerate(positions):
         sequence = sequences[which]
         if which != of:

@@ -5,7 +5,7 @@ Letters used in this file
     I items   K items that are asked for   S sources of evidence   L levels
 
 The evidence of a request (`models.evidence`) is spread over live items: shares of it on those that are near, and a
-little on every live item. A prefix has the sum of what stands below it. The logits of a level are moved by the
+little, alike, on every live item. A prefix has the sum of what stands below it. The logits of a level are moved by the
 logarithm of that mass, times a learned gain; with gains of 1 and heads of 0 the generator is the neighbour model
 itself, normalised, and what it learns is only how people differ from it.
 
@@ -38,7 +38,7 @@ class NeighbourPrior(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.source_scale = nn.Parameter(torch.zeros(EVIDENCE_SOURCES))  # log weight of each source
-        self.spread = nn.Parameter(torch.zeros(()))  # log of the share of all live items, near ones having 1
+        self.spread = nn.Parameter(torch.zeros(()))  # log of what all rows of the catalogue have, near ones having 1
         self.gain = nn.Parameter(torch.ones(LEVELS))
 
     def evidence(self, near: Tensor, nearness: Tensor, trie: TrieTensors) -> Evidence:
@@ -58,8 +58,8 @@ class NeighbourPrior(nn.Module):
         return Evidence(near, weight, torch.stack(above[::-1], dim=-1))
 
     def masses(self, level: int, evidence: Evidence, node: Tensor, trie: TrieTensors, size: int) -> Tensor:
-        """(B, Q, V) the mass at and below what each code leads to from `node`; the root's sum to 1 + exp(spread), or
-        to less where nothing is near.
+        """(B, Q, V) the mass at and below what each code leads to from `node`; the root's sum to 1, or to 0 where
+        nothing is near, and to exp(spread) if all rows of the catalogue are live.
 
         Args:
             node: (B, Q) where each sequence stands in the trie, `level` codes below the root.
@@ -96,5 +96,6 @@ def _live(leaf: Tensor, trie: TrieTensors) -> Tensor:
 
 
 def _share(live: Tensor, trie: TrieTensors) -> Tensor:
-    """Of all live items, how many of them; any shape."""
-    return live.to(torch.float32) / trie.live[:1].clamp(min=1).to(torch.float32)
+    """Of the rows of the catalogue, how many these are; any shape. Not of the live ones: then the few that may be
+    shown would have more of what all have alike, and what is near would count for less among them."""
+    return live.to(torch.float32) / trie.leaf.shape[0]  # a len() would become a constant of the graph

@@ -80,7 +80,7 @@ class TrainArguments:
     compiled: bool = False
     """Whether the model is compiled first; needs CUDA, and minutes that only a long run earns back."""
     item_loss: float = 0.3
-    """Weight of the item head's loss, nats an item, beside that of the codes; counts where there is an item head."""
+    """Weight of the item head's loss, and of that of words, nats an item, beside that of the codes; where they are."""
     seed: int = 0
     """Of initial weights, order and dropout."""
 
@@ -297,9 +297,10 @@ def _objective(args: TrainArguments, codes: Ints, trie: Trie | None, device: tor
     def objective(generator: Generator, batch: Batch) -> Tensor:
         found = generator.decode(batch.context, batch.codes, tensors, catalogue)
         loss = generation_loss(found.logits, batch.codes, weights=batch.weights, smoothing=args.label_smoothing)
-        if found.item_logits is None:
-            return loss
-        return loss + args.item_loss * item_loss(found.item_logits, batch.items)
+        for logits in (found.item_logits, found.word_logits):
+            if logits is not None:
+                loss = loss + args.item_loss * item_loss(logits, batch.items)
+        return loss
 
     return objective
 

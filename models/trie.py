@@ -1,7 +1,8 @@
-"""The trie: every item's code path as a table of next nodes, shaped to be an input of the ONNX graph.
+"""The trie: every item's code path as a table of next nodes, and the numbers of its words, shaped to be inputs of the
+ONNX graph.
 
 Letters used in this file
-    I items (capacity)   L levels   V tokens of one level
+    I items (capacity)   L levels   V tokens of one level   W words kept of an item
     N nodes (capacity)   E edges (capacity)
 
 Nodes are numbered level by level, and within a level by path, so that node n > 0 is reached by edge n - 1. The
@@ -26,7 +27,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 class Trie(NamedTuple):
-    """Every item's code path; the arrays are inputs of the graph.
+    """What a graph knows of the catalogue: every item's code path and words; the arrays are its inputs.
 
     The children of node n are the edges row_start[n] .. row_start[n + 1] - 1, by rising token. An edge may be taken
     when live[child] > 0. Unused nodes have no edges and no live item; edges beyond the last are zero, and there are
@@ -40,9 +41,12 @@ class Trie(NamedTuple):
     leaf_item: Ints  # (N,) index of the item whose path ends here, -1 = none
     parent: Ints  # (N,) node, -1 at the root and at unused nodes
     leaf: Ints  # (I,) node where the item's path ends, -1 = none
+    words: Ints  # (I, W) see models.item_vectors.words_of; not read by a generator without words
 
 
-def build_trie(codes: Ints, capacity: int, *, codebook_size: int, live: Flags | None = None) -> Trie:
+def build_trie(
+    codes: Ints, capacity: int, *, codebook_size: int, live: Flags | None = None, words: Ints | None = None
+) -> Trie:
     """A trie of `codes` with room for `capacity` items.
 
     Args:
@@ -50,6 +54,7 @@ def build_trie(codes: Ints, capacity: int, *, codebook_size: int, live: Flags | 
         capacity: I, at least n.
         codebook_size: V; every code is below it.
         live: (n,) which items may be reached; all when absent.
+        words: (I, W), held and not copied: their owner may write to them; (I, 0) when absent.
 
     Raises:
         ContractError: two items share a path, or a code is outside the codebook.
@@ -66,13 +71,14 @@ def build_trie(codes: Ints, capacity: int, *, codebook_size: int, live: Flags | 
         leaf_item=np.full(nodes, -1, np.int32),
         parent=np.full(nodes, -1, np.int32),
         leaf=np.full(capacity, -1, np.int32),
+        words=np.zeros((capacity, 0), np.int32) if words is None else words,
     )
     refill_trie(trie, codes, codebook_size=codebook_size, live=np.ones(len(codes), bool) if live is None else live)
     return trie
 
 
 def refill_trie(trie: Trie, codes: Ints, *, codebook_size: int, live: Flags) -> None:
-    """Make `trie`, in its own buffers, the trie of `codes`; what it held before is gone.
+    """Make `trie`, in its own buffers, the trie of `codes`; what it held before is gone, but for the words.
 
     Args and Raises as in `build_trie`; after an error the trie is as it was.
     """

@@ -22,6 +22,7 @@ class TrieTensors(NamedTuple):
     leaf_item: Tensor  # (N,)
     parent: Tensor  # (N,)
     leaf: Tensor  # (I,)
+    words: Tensor  # (I, WORDS)
 
 
 def trie_tensors(trie: Trie, device: torch.device | None = None) -> TrieTensors:

@@ -54,7 +54,8 @@ def contexts(
     shares = events.shares[before]
     percent = np.where(np.isnan(shares), 0.0, shares) * 100
     watch = np.where(np.isnan(shares), WATCH_SHARES - 1, np.searchsorted(WATCH_EDGES, percent, side="right"))
-    near, nearness = _evidence(split, acts, tables, own, seen)
+    points = _points(split)
+    near, nearness = _evidence(split, acts, points, tables, own, seen)
     return ContextBatch(
         codes=codes[items] * mask[..., None],
         mask=mask,
@@ -62,7 +63,7 @@ def contexts(
         watch=(watch * mask).astype(np.int32),
         age=(np.minimum(2.0 * np.log2(1.0 + age_s), AGE_BUCKETS - 1) * mask).astype(np.int32),
         interests=np.zeros((len(acts), 2, DIM), np.float32),
-        place=_place(split, before[:, 0], now_s),
+        place=_place(split, before[:, 0], points, now_s),
         items=items,
         near=near,
         nearness=nearness,
@@ -90,10 +91,9 @@ def learnable(split: Split) -> Longs:
     return acts[histories(split.events, acts, 1, split.learn)[:, 0] >= 0]
 
 
-def _place(split: Split, newest: Longs, now_s: Longs) -> Floats:
+def _place(split: Split, newest: Longs, points: npt.NDArray[np.float64], now_s: Longs) -> Floats:
     """(q, PLACE_FEATURES) where the user was last and, where it is known, the hour; zeros where items have no place."""
     features = np.zeros((len(newest), PLACE_FEATURES), np.float32)
-    points = _points(split)
     if np.isnan(points).all():
         return features
     here = points[split.events.items[newest]]
@@ -107,18 +107,23 @@ def _place(split: Split, newest: Longs, now_s: Longs) -> Floats:
 
 
 def _evidence(
-    split: Split, acts: Longs, tables: Sequence[Neighbours], own: sparse.csr_array | None, seen: Flags | None
+    split: Split,
+    acts: Longs,
+    points: npt.NDArray[np.float64],
+    tables: Sequence[Neighbours],
+    own: sparse.csr_array | None,
+    seen: Flags | None,
 ) -> tuple[Ints, Floats]:
     events = split.events
     good = events.good if seen is None else events.good & seen
     before = histories(events, acts, visits.DEPTH, good)
     items = np.where(before >= 0, events.items[before], -1)
     when = visits.Visits(
-        visit=(before >= 0) & ~np.isnan(_points(split)[items, 0]),
+        visit=(before >= 0) & ~np.isnan(points[items, 0]),
         at_ms=local_s(events.at_s[before], split.zone) * 1000,
         now_ms=local_s(events.at_s[acts], split.zone) * 1000 if split.time_known else None,
     )
-    return near_items(items, tables, _had(split, acts) if split.mask_seen else None, own, when)
+    return near_items(items, tables, _not_named(split, acts, seen is None), own, when)
 
 
 def _points(split: Split) -> npt.NDArray[np.float64]:
@@ -130,6 +135,14 @@ def _points(split: Split) -> npt.NDArray[np.float64]:
     return np.array(found, np.float64).reshape(-1, 2)
 
 
-def _had(split: Split, acts: Longs) -> list[Ints]:
+def _not_named(split: Split, acts: Longs, asked: bool) -> list[Ints] | None:
+    """Per act the items that are no answer: what the user had, where that is left out, and of acts that are asked for
+    what is no candidate."""
+    never = np.empty(0, np.int32)
+    if asked and split.ranked is not None:
+        never = np.flatnonzero(~split.ranked).astype(np.int32)
+    if not split.mask_seen:
+        return [never] * len(acts) if len(never) else None
     rows, items = seen_pairs(split.events, acts)
-    return np.split(items, np.searchsorted(rows, np.arange(1, len(acts))))
+    had = np.split(items, np.searchsorted(rows, np.arange(1, len(acts))))
+    return [np.concatenate([each, never]) for each in had] if len(never) else had

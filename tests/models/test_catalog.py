@@ -12,6 +12,7 @@ from core.errors import ArtefactError, ContractError, TooLarge
 from core.ids import ItemKey, item_key
 from feature_repo.folds.act import UNKNOWN_PLACE
 from models.catalog import Applied, Catalog, load_catalog, save_catalog
+from models.item_vectors import FEATURES, WORDS, words_of
 from models.tokenizer import Tokenizer
 from models.tokenizer_health import HealthLimits
 from models.trie import build_trie
@@ -114,7 +115,10 @@ def test_a_changed_trie_equals_one_built_anew_however_changes_are_grouped(
     live.apply(records[:cut])
     live.apply(records[cut:])
     np.testing.assert_array_equal(live.codes, writer.codes)
-    built = build_trie(live.codes, live.capacity, codebook_size=live.tokenizer.codebook.size, live=live.available)
+    words = np.full((live.capacity, WORDS), FEATURES, np.int32)
+    words[: len(live)] = [words_of(item) for item in live.items]
+    size = live.tokenizer.codebook.size
+    built = build_trie(live.codes, live.capacity, codebook_size=size, live=live.available, words=words)
     for ours, theirs in zip(live.trie, built, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert not (live.available & live.removed[: len(live)]).any()

@@ -14,7 +14,7 @@ from models.export import beams_of, check_graph, export_generator, replace_weigh
 from models.generator import Generator
 from models.runtime import OnnxGenerator
 from models.trie import Trie, set_live
-from tests.models.worlds import random_context, random_trie, small_config, small_generator
+from tests.models.worlds import random_context, random_trie, random_words, small_config, small_generator
 
 SIZE, WIDTH = 8, 6
 
@@ -134,18 +134,21 @@ def test_one_golden_request_is_too_few(exported: Exported, tmp_path: Path) -> No
         )
 
 
-def test_a_prior_and_both_heads_export_with_the_rest(tmp_path: Path) -> None:
-    """Evidence, context blocks, table and heads: the exporter holds the graph to torch, also on another trie."""
+@pytest.mark.parametrize("words", [0.0, 0.5])
+def test_a_prior_and_both_heads_export_with_the_rest(tmp_path: Path, words: float) -> None:
+    """Evidence, context blocks, table, words and heads: the graph is held to torch, also on another trie."""
     rng = np.random.default_rng(0)
     shape = {"kv_groups": 4, "prior": True, "items": 60, "item_head": True, "context_blocks": 1, "value_items": 60}
-    generator = small_generator(config=small_config(SIZE, **shape))
+    generator = small_generator(config=small_config(SIZE, **shape, words=words))
     with torch.no_grad():
         generator.value_head.rates.normal_()
         generator.value_head.w_does.normal_()
         generator.value_head.w_fits.normal_()
     golden, (trie, _, _) = random_context(rng, 3, SIZE), random_trie(rng, 60, SIZE, 0.7)
+    trie = trie._replace(words=random_words(rng, len(trie.leaf)))
     export_generator(generator, tmp_path / "model.onnx", golden, trie, beam_width=WIDTH)
     other, (grown, _, _) = random_context(rng, 5, SIZE), random_trie(rng, 90, SIZE, 0.5)
+    grown = grown._replace(words=random_words(rng, len(grown.leaf)))
     found = OnnxGenerator.load(tmp_path / "model.onnx", threads=1).generate(other, grown)
     assert beam_difference(beams_of(generator, other, grown, WIDTH), found) < 1e-4
     assert found.item_logits[found.items >= 0].std() > 0

@@ -48,7 +48,7 @@ def test_a_node_has_the_mass_of_its_children_and_the_dead_have_none(seed: int) -
     context = context_tensors(random_context(np.random.default_rng(seed), 3, SIZE))
     prior, tensors = NeighbourPrior(), trie_tensors(trie)
     near_live = [any(live[item] for item in row if item >= 0) for row in context.near.numpy()]
-    whole = np.array(near_live, float) + (1.0 if live.any() else 0.0)
+    whole = np.array(near_live, float) + live.sum() / len(trie.leaf)
     with torch.no_grad():
         evidence = prior.evidence(context.near, context.nearness, tensors)
         of_all = prior.of_all(evidence, tensors).numpy()[:, : len(live)]
@@ -65,6 +65,21 @@ def test_a_node_has_the_mass_of_its_children_and_the_dead_have_none(seed: int) -
     at_leaves = np.stack([mass[int(leaf)] for leaf in trie.leaf[: len(live)]], axis=1)
     np.testing.assert_allclose(at_leaves, of_all, atol=1e-5)
     assert not at_leaves[:, ~live].any()
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds)
+def test_what_all_items_have_alike_does_not_grow_when_few_are_live(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    trie, codes, _ = random_trie(rng, ITEMS, SIZE)
+    few = build_trie(codes, len(trie.leaf), codebook_size=SIZE, live=np.arange(len(codes)) < ITEMS // 5)
+    nobody = context_tensors(random_context(rng, 1, SIZE))
+    prior, nothing = NeighbourPrior(), torch.full_like(nobody.near, -1)
+    among_all, among_few = (
+        prior.of_all(prior.evidence(nothing, nobody.nearness, tensors), tensors).detach().numpy()[0]
+        for tensors in map(trie_tensors, (trie, few))
+    )
+    np.testing.assert_allclose(among_few[: ITEMS // 5], among_all[: ITEMS // 5], rtol=1e-6)
 
 
 def _depth(trie: Trie, node: int) -> int:

@@ -18,6 +18,7 @@ from models.batches import (
 from models.evidence import Neighbours
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
+from models.item_vectors import FEATURES, WORDS
 from models.trie import Trie, build_trie
 
 
@@ -46,6 +47,12 @@ def random_paths(rng: np.random.Generator, items: int, codebook_size: int) -> np
     return np.stack(digits, axis=1).astype(np.int32)
 
 
+def random_words(rng: np.random.Generator, items: int) -> npt.NDArray[np.int32]:
+    """The features of each item, from none to as many as are kept."""
+    words = rng.integers(0, FEATURES, (items, WORDS)).astype(np.int32)
+    return np.where(np.arange(WORDS) < rng.integers(0, WORDS + 1, (items, 1)), words, FEATURES).astype(np.int32)
+
+
 def random_trie(
     rng: np.random.Generator, items: int, codebook_size: int, live_share: float = 1.0
 ) -> tuple[Trie, npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
@@ -55,7 +62,7 @@ def random_trie(
     return build_trie(codes, len(codes) + 3, codebook_size=codebook_size, live=live), codes, live
 
 
-def small_config(codebook_size: int = 5, **changes: int) -> GeneratorConfig:
+def small_config(codebook_size: int = 5, **changes: float) -> GeneratorConfig:
     shape = {"d_model": 16, "layers": 2, "heads": 4, "kv_groups": 2, "d_feature": 4} | changes
     return GeneratorConfig(codebook_size=codebook_size, **shape)
 
