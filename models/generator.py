@@ -130,8 +130,8 @@ class Generator(nn.Module):
             # Every sequence of a request begins alike: the first says it for all.
             scored = self._all_items(h[:, 0, 0], items[:-1], catalogue, mass)
             if self.config.words:
-                if trie is None:
-                    raise ContractError("found words but no trie that holds them; hand in the trie of the catalogue")
+                if trie is None or not trie.words.shape[1]:
+                    raise ContractError("found words but no trie that holds them; hand in the trie of a Catalog")
                 said = self.words.of_known(h[:, 0, 0], trie.words[: len(catalogue)])
         return Decoded(torch.stack(logits, dim=2), scored, said)
 

@@ -7,7 +7,7 @@ An item's vector is the sum of the vectors of its hashed features (`models.item_
 an item has one from the moment it is in the catalogue. The features learn by a full softmax over all known items, on
 the state that a context leaves before the first code, as the item head does, but apart from it and from evidence: what
 they say must hold without rows, codes and counts, for a new item has none or poor ones. Nothing flows back into the
-state, so a generator with words generates and scores what was there as one without.
+state: what was there is generated and scored as without words, but that one norm clips the gradients of both.
 """
 
 import torch

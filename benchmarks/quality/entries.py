@@ -177,7 +177,7 @@ ENTRIES: Final[dict[str, Entry]] = {
     ),
     "generator": Entry(_generator("generator"), _each("epochs", 3.0, 12.0), seeded=True),
     "generator+items": Entry(
-        _generator("generator+items"), _each("item_weight", 0.5, 1.0, 1.5, 2.0, 3.0, 4.0), seeded=True
+        _generator("generator+items"), _each("item_weight", 0.5, 1.0, 1.5, 3.0, 4.0, 16.0), seeded=True
     ),
     "generator-averaged": Entry(_averaged("generator"), seeded=True),
     "generator+items-averaged": Entry(_averaged("generator+items"), seeded=True),

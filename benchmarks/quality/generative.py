@@ -33,7 +33,7 @@ from protos.catalog.v1.catalog_pb2 import CatalogRecord, Item
 
 _MADE_BY: Final = 6  # raised with every change of the models that gives other graphs: older ones are not read again
 _GOLDEN: Final = 64  # requests that the export is checked with
-_WORDS: Final = 0.5  # what the words of new items count; chosen at the valid stage of beauty-cold, see docs/log.md
+_WORDS: Final = 0.3  # what the words of new items count; chosen at the valid stage of beauty-cold, see docs/log.md
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Generative:
         self._tables = neighbour_tables(known, sequences, self._args.recency)
         train = self._args.train
         config = replace(train.config, items=len(known))
-        if split.new:  # what came after training has no row in the table of items: its words speak for it
+        if split.new and split.ranked is not None:  # among new items alone: beside known ones words fall short
             config = replace(config, words=_WORDS)
         train = replace(train, seed=seed, config=config)
         self._folder = folder = self._kept / _digest(split, self._catalog, train, self._args)

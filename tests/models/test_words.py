@@ -95,10 +95,13 @@ def test_words_learn_and_nothing_flows_back_from_them() -> None:
     assert moved == {f"words.{name}" for name, _ in generator.words.named_parameters()}
 
 
-def test_words_without_a_catalogue_are_a_clear_error() -> None:
-    batch, paths = context_tensors(random_context(np.random.default_rng(0), 1, SIZE)), torch.zeros(1, 1, LEVELS)
-    with pytest.raises(ContractError, match="hand in the trie"):
-        generator_with().decode(batch, paths.int(), None, torch.zeros(KNOWN, LEVELS, dtype=torch.int32))
+@pytest.mark.parametrize("has_trie", [False, True], ids=["no-trie", "a-trie-without-words"])
+def test_words_that_nobody_hands_in_are_a_clear_error(has_trie: bool) -> None:
+    rng = np.random.default_rng(0)
+    trie = trie_tensors(random_trie(rng, ITEMS, SIZE)[0]) if has_trie else None
+    batch, paths = context_tensors(random_context(rng, 1, SIZE)), torch.zeros(1, 1, LEVELS, dtype=torch.int32)
+    with pytest.raises(ContractError, match="hand in the trie of a Catalog"):
+        generator_with().decode(batch, paths, trie, torch.zeros(KNOWN, LEVELS, dtype=torch.int32))
 
 
 def _by_item(beams: Beams) -> np.ndarray:

@@ -78,6 +78,17 @@ def test_where_the_protocol_masks_what_was_had_it_is_no_evidence() -> None:
     assert again == {False: True, True: False}
 
 
+def test_only_candidates_are_near_where_some_are_asked_for_and_all_are_in_training() -> None:
+    split = walks()
+    sources = [cooccurrence(good_sequences(split), ITEMS), text_neighbours(split.items)]
+    some = split._replace(ranked=np.arange(ITEMS) % 2 == 0)
+    asked = contexts(some, some.asked, CODES, 6, sources).near
+    assert set(asked.ravel().tolist()) == {-1, *range(0, ITEMS, 2)}
+    acts = learnable(some)
+    taught, whole = (contexts(each, acts, CODES, 6, sources, seen=each.learn) for each in (some, split))
+    np.testing.assert_array_equal(taught.near, whole.near)
+
+
 def test_a_training_sample_does_not_find_itself_in_its_evidence() -> None:
     """One user alone: of all that was counted, only what stands before the sample is left."""
     split = walks()
