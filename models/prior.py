@@ -38,7 +38,7 @@ class NeighbourPrior(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.source_scale = nn.Parameter(torch.zeros(EVIDENCE_SOURCES))  # log weight of each source
-        self.spread = nn.Parameter(torch.zeros(()))  # log of what all rows of the catalogue have, near ones having 1
+        self.spread = nn.Parameter(torch.zeros(()))  # log of what all items of the catalogue have, near ones having 1
         self.gain = nn.Parameter(torch.ones(LEVELS))
 
     def evidence(self, near: Tensor, nearness: Tensor, trie: TrieTensors) -> Evidence:
@@ -59,7 +59,7 @@ class NeighbourPrior(nn.Module):
 
     def masses(self, level: int, evidence: Evidence, node: Tensor, trie: TrieTensors, size: int) -> Tensor:
         """(B, Q, V) the mass at and below what each code leads to from `node`; the root's sum to 1, or to 0 where
-        nothing is near, and to exp(spread) if all rows of the catalogue are live.
+        nothing is near, and to exp(spread) if all items are live.
 
         Args:
             node: (B, Q) where each sequence stands in the trie, `level` codes below the root.
@@ -96,6 +96,6 @@ def _live(leaf: Tensor, trie: TrieTensors) -> Tensor:
 
 
 def _share(live: Tensor, trie: TrieTensors) -> Tensor:
-    """Of the rows of the catalogue, how many these are; any shape. Not of the live ones: then the few that may be
+    """Of the items of the catalogue, how many these are; any shape. Not of the live ones: then the few that may be
     shown would have more of what all have alike, and what is near would count for less among them."""
-    return live.to(torch.float32) / trie.leaf.shape[0]  # a len() would become a constant of the graph
+    return live.to(torch.float32) / (trie.leaf >= 0).sum().clamp(min=1)

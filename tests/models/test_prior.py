@@ -48,7 +48,7 @@ def test_a_node_has_the_mass_of_its_children_and_the_dead_have_none(seed: int) -
     context = context_tensors(random_context(np.random.default_rng(seed), 3, SIZE))
     prior, tensors = NeighbourPrior(), trie_tensors(trie)
     near_live = [any(live[item] for item in row if item >= 0) for row in context.near.numpy()]
-    whole = np.array(near_live, float) + live.sum() / len(trie.leaf)
+    whole = np.array(near_live, float) + live.mean()
     with torch.no_grad():
         evidence = prior.evidence(context.near, context.nearness, tensors)
         of_all = prior.of_all(evidence, tensors).numpy()[:, : len(live)]
