@@ -316,6 +316,7 @@ def train(
     from infra.demo.kuairand import KuaiRand
     from infra.demo.training import train_first_version
     from models.registry import load_manifest
+    from models.values import Weights
     from rl.announce import announce
 
     settings = configured("train")
@@ -329,7 +330,7 @@ def train(
             arguments,
             registry=settings.registry.home,
             streams=settings.streams,
-            value_weight=settings.scorer.value_weight,
+            weights=Weights.of(settings.scorer),
             clock=settings.clock.clock(),
             say=lambda text: console.print(text, highlight=False),
             progress=lambda at: bars.update(bar, completed=at.done, description=f"generator, loss {at.loss:.3f}"),

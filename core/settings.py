@@ -98,8 +98,11 @@ class Scorer(Section):
     max_wait_ms: float = Field(2.0, ge=0, description="how long a batch waits to fill")
     threads: int = Field(1, ge=1, description="ONNX Runtime threads inside an operator")
     exploration_share: float = Field(0.05, ge=0, le=1, description="share of requests whose slate is drawn")
+    item_weight: float = Field(
+        1.5, ge=0, description="how much the item head's logit counts beside the path's score, where a model has one"
+    )
     value_weight: float = Field(
-        1.0, ge=0, description="how much predicted watches, likes and orders count beside the generator's own score"
+        1.0, ge=0, description="how much predicted watches, likes and orders count beside the path's score"
     )
     lease_s: float = Field(5.0, gt=0, description="how long a scorer may answer without renewing its catalogue lease")
     service_radius_km: float = Field(30.0, gt=0, description="a place farther from the user is not recommended")

@@ -171,6 +171,7 @@ def _candidates(answer: Answer) -> list[Candidate]:
         generated.codes.tolist(),
         generated.masked_log_probs.tolist(),
         generated.log_probs.tolist(),
+        generated.item_logits.tolist(),
         (generated.values if generated.values.any() else generated.values[:, :0]).tolist(),
         answer.sieved.removed_by,
         strict=True,
@@ -181,10 +182,11 @@ def _candidates(answer: Answer) -> list[Candidate]:
             codes=codes,
             masked_log_probs=masked,
             log_probs=full,
+            item_logit=item_logit,
             values=values,
             removed_by=removed_by,
         )
-        for item, codes, masked, full, values, removed_by in rows
+        for item, codes, masked, full, item_logit, values, removed_by in rows
     ]
 
 

@@ -33,7 +33,7 @@ from grpc_api.last_known import LastKnown
 from grpc_api.selection import Draw, draw, policy_version
 from grpc_api.serving import Generated, Question, Serving
 from models.catalog import Catalog
-from models.values import selection_scores
+from models.values import Weights, selection_scores
 
 # Why an answer is less than it could be; the labels of the metric and the words of the response.
 STORE_LATE: Final = "store_late"
@@ -160,7 +160,7 @@ class Pipeline:
         rng: np.random.Generator,
         service_radius_m: float,
         location_resolution: int,
-        value_weight: float,
+        weights: Weights,
     ) -> None:
         self._source = source
         self._generate_in_batch = generate
@@ -169,7 +169,7 @@ class Pipeline:
         self._rng = rng
         self._service_radius_m = service_radius_m
         self._location_resolution = location_resolution
-        self._value_weight = value_weight
+        self._weights = weights
         self._last_known = LastKnown()
 
     async def warm_up(self) -> None:
@@ -197,7 +197,7 @@ class Pipeline:
             sieved,
             slots,
             drawn,
-            policy_version(self._value_weight),
+            policy_version(self._weights),
             (*hydrated.reasons, *reasons, *short),
             tuple(trace.seconds),
         )
@@ -283,7 +283,9 @@ class Pipeline:
         with trace.stage("select", entering=len(kept)) as passed:
             if generated is None or not len(kept):
                 return (), None
-            scores = selection_scores(generated.masked_log_probs, generated.values, self._value_weight)[kept]
+            scores = selection_scores(
+                generated.masked_log_probs, generated.item_logits, generated.values, self._weights
+            )[kept]
             drawn = draw(scores, query.slate_size, self._rng) if query.explore else None
             order = np.argsort(-scores, kind="stable")[: query.slate_size] if drawn is None else drawn.order
             chosen = kept[order]

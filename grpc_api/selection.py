@@ -4,10 +4,11 @@ Letters used in this file
     M kept candidates   S slots
 
 The default is the order of the scores: deterministic, and so without propensities. A score is what the
-generator says of the path, and, where the settings give values a weight, what is expected to follow if
-the item is shown (models.values). Where exploration is drawn, the slate is a Plackett-Luce sample: slot
-by slot, without replacement, with probability proportional to exp(score / temperature) among what is
-left. Its log-probability is exact, which is what off-policy learning divides by.
+generator says of the path, and, where the settings give them a weight, what its item head says of the
+item as a whole and what is expected to follow if it is shown (models.values). Where exploration is drawn,
+the slate is a Plackett-Luce sample: slot by slot, without replacement, with probability proportional to
+exp(score / temperature) among what is left. Its log-probability is exact, which is what off-policy
+learning divides by.
 
 Source: Plackett (1975), Luce (1959); drawn with Gumbel noise (Yellott 1977; Kool et al.,
 arXiv:1903.06059): the S largest of score / temperature + Gumbel, in order, are that sample.
@@ -19,6 +20,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from models.values import Weights
+
 METHOD: Final = "plackett_luce"
 # 1 = the generator's own masked distribution, restricted to the kept candidates. Higher would spend
 # the explored share on items that the model finds ever less likely; the share is the dial, not this.
@@ -27,9 +30,10 @@ TEMPERATURE: Final = 1.0
 Floats = npt.NDArray[np.float64]
 
 
-def policy_version(value_weight: float) -> str:
-    """The name that impressions carry: what decided the order, with its parameter."""
-    return f"beam+value*{value_weight:g}+pl@1" if value_weight else "beam+pl@1"
+def policy_version(weights: Weights) -> str:
+    """The name that impressions carry: what decided the order, with its parameters."""
+    counted = [f"{name}*{weight:g}" for name, weight in weights._asdict().items() if weight]
+    return "+".join(["beam", *counted, "pl@1"])
 
 
 class Draw(NamedTuple):

@@ -49,6 +49,7 @@ class Generated(NamedTuple):
     codes: Ints  # (M, L)
     masked_log_probs: Floats  # (M, L)
     log_probs: Floats  # (M, L)
+    item_logits: Floats  # (M,) what the item head says of the item; 0 without one
     values: Floats  # (M, R) odds of each of models.values.Value; 0 without a value head
 
     @property
@@ -88,5 +89,5 @@ class Host:
 
 def _live(serving: Serving, beams: Beams, row: int) -> Generated:
     live = np.flatnonzero(beams.items[row] >= 0)
-    of_request = (beams.items, beams.codes, beams.masked_log_probs, beams.log_probs, beams.values)
+    of_request = (beams.items, beams.codes, beams.masked_log_probs, beams.log_probs, beams.item_logits, beams.values)
     return Generated(serving, *(np.asarray(field[row][live]) for field in of_request))

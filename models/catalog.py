@@ -174,14 +174,24 @@ class Catalog:
         return float(self._locations[index, 0]), float(self._locations[index, 1])
 
     def trie_of(self, items: Ints) -> Trie:
-        """A trie of its own, in which only these items, by index, may be reached, whether they are available or not.
-
-        A generator with a prior is trained with that of its targets: then nothing is learned against an item that
-        could not be a target yet, and a new one is not buried below all that were there before it.
-        """
+        """A trie of its own, in which only these items, by index, may be reached, whether they are available or not."""
         live = np.zeros(len(self), np.bool_)
         live[items] = True
         return self._trie(live)
+
+    def trie_of_targets(self, items: Ints) -> Trie:
+        """As `trie_of`, and these items are all that it knows of: a generator with a prior is trained with that of its
+        targets.
+
+        Then nothing is learned against an item that could not be a target yet, and a new one is not buried below all
+        that were there before it. What all items have alike (`NeighbourPrior.spread`) is shared among the targets in
+        training and among the whole catalogue where it serves: an item that nobody took has no larger part of it.
+        """
+        trie = self.trie_of(items)
+        others = np.ones(len(trie.leaf), np.bool_)
+        others[items] = False
+        trie.leaf[others] = -1
+        return trie
 
     def assign(self, items: Sequence[Item]) -> Ints:
         """(n, L) the path of each item: its own when the catalogue knows it, else a free one; nothing changes.

@@ -22,6 +22,8 @@ them under its own name, and a policy update replaces numbers instead of exporti
 
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
@@ -249,3 +251,18 @@ class Generator(nn.Module):
     def _logits(self, level: int, h: Tensor) -> Tensor:
         logits: Tensor = self.out_norms[level](h) @ self.heads[level]
         return logits
+
+
+def begun(config: GeneratorConfig, vectors: npt.NDArray[np.float32], seed: int) -> Generator:
+    """A new generator whose table of items begins as the items' vectors, turned at random into its width.
+
+    Args:
+        vectors: (items, D) of the catalogue.
+        seed: of the turn and of all other weights.
+    """
+    torch.manual_seed(seed)
+    generator = Generator(config)
+    turn = torch.randn(vectors.shape[1], config.d_model) * config.d_model**-0.5
+    with torch.no_grad():
+        generator.item_table.copy_(torch.from_numpy(vectors) @ turn)
+    return generator

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.batches import Beams
-from models.values import selection_scores
+from models.values import BEAM_ALONE, Weights, selection_scores
 
 NOT_RANKED: Final = np.iinfo(np.int64).max
 
@@ -21,14 +21,15 @@ Ranks = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int32]
 
 
-def ranks_in_beams(beams: Beams, targets: Ints, value_weight: float = 0.0) -> Ranks:
+def ranks_in_beams(beams: Beams, targets: Ints, weights: Weights = BEAM_ALONE) -> Ranks:
     """(B,) rank of each target among its beams, 1 = best; NOT_RANKED where no beam spells it.
 
     Args:
-        value_weight: of models.values.selection_scores; 0 = by the generator alone.
+        weights: of models.values.selection_scores.
     """
     alive = beams.items >= 0
-    scores = np.where(alive, selection_scores(beams.masked_log_probs, beams.values, value_weight), -np.inf)
+    found = selection_scores(beams.masked_log_probs, beams.item_logits, beams.values, weights)
+    scores = np.where(alive, found, -np.inf)
     hit = alive & (beams.items == targets[:, None])
     score = np.where(hit, scores, -np.inf).max(1)
     ahead = (alive & ~hit & (scores >= score[:, None])).sum(1)

@@ -31,6 +31,7 @@ from models.registry import (
     publish,
     stage,
 )
+from models.values import Weights
 from protos.events.v1.outcome_pb2 import Outcome
 from protos.registry.v1.manifest_pb2 import GateVerdict, ModelManifest
 from rl.dataset import Rollouts, rollouts
@@ -226,7 +227,7 @@ def learn(
         users,
         table,
         rng=np.random.default_rng(args.seed),
-        value_weight=settings.scorer.value_weight,
+        weights=Weights.of(settings.scorer),
     )
     version = publish_or_refuse(home, staged, manifest, judged)
     for line in reasons(judged.verdict):

@@ -24,7 +24,7 @@ from models.export import TOLERANCE, beams_of
 from models.golden import load_golden
 from models.registry import GOLDEN_FILE, MODEL_FILE
 from models.runtime import Generator, OnnxGenerator
-from models.values import selection_scores
+from models.values import Weights, selection_scores
 from protos.registry.v1.manifest_pb2 import GateCheck, GateVerdict, ModelManifest
 from rl.dataset import RolloutBatch
 from rl.rewards import GlobalTable
@@ -66,7 +66,7 @@ def judge(
     table: GlobalTable,
     *,
     rng: np.random.Generator,
-    value_weight: float,
+    weights: Weights,
     threads: int = 1,
 ) -> Judged:
     """The verdict on the candidate in a staging folder. Never raises because of what the candidate is.
@@ -75,7 +75,7 @@ def judge(
         manifest: the candidate's.
         held_out: requests that the update has not seen; their outcomes are not looked at.
         rng: of the bootstrap.
-        value_weight: as scorers choose slates with.
+        weights: as scorers choose slates with.
     """
     checks: list[GateCheck] = []
     try:
@@ -96,7 +96,7 @@ def judge(
     old, new = (_answers(model, requests, catalog) for model in (serving.generator, generator))
     checks.append(_legality(new, catalog))
     viewers = Viewers(requests.user_ids, requests.viewers, requests.at_ms, requests.locations)
-    old_slates, new_slates = (slates(beams, viewers, catalog, value_weight) for beams in (old, new))
+    old_slates, new_slates = (slates(beams, viewers, catalog, weights) for beams in (old, new))
     old_reward, new_reward = (
         per_request(expected_rewards(users, viewers, shown, table)) for shown in (old_slates, new_slates)
     )
@@ -121,7 +121,7 @@ def reasons(verdict: GateVerdict) -> list[str]:
     return [f"{check.name}: {'passed' if check.passed else 'REFUSED'}: {check.reason}" for check in verdict.checks]
 
 
-def slates(beams: Beams, viewers: Viewers, catalog: Catalog, value_weight: float) -> Ints:
+def slates(beams: Beams, viewers: Viewers, catalog: Catalog, weights: Weights) -> Ints:
     """(B, SLOTS) catalogue index, -1 = empty: the best of what was generated that a person could be shown.
 
     A video in the person's history and a place that is closed are passed over, as a scorer does.
@@ -135,7 +135,7 @@ def slates(beams: Beams, viewers: Viewers, catalog: Catalog, value_weight: float
     zone_minutes = np.round(np.nan_to_num(longitudes) / 15.0).astype(np.int64) * 60
     for row, at_ms in enumerate(viewers.at_ms.tolist()):
         kept[row] &= catalog.open_at(items[row], at_ms, zone_minutes[row])
-    scores = selection_scores(beams.masked_log_probs, beams.values, value_weight)
+    scores = selection_scores(beams.masked_log_probs, beams.item_logits, beams.values, weights)
     order = np.argsort(np.where(kept, -scores, np.inf), axis=1, kind="stable")[:, :SLOTS]
     chosen = np.take_along_axis(np.where(kept, items, -1), order, axis=1)
     return np.asarray(chosen, np.int32)

@@ -21,7 +21,7 @@ from models.export import beams_of
 from models.generator import Generator
 from models.metrics import popularity, ranks_in_beams, ranks_in_scores, recall_at
 from models.train_value_head import foresight, odds_of
-from models.values import Value
+from models.values import BEAM_ALONE, Value, Weights
 from rl.fitted_users import Fitted, sample_of_users
 from rl.gate import paired_difference, per_request, slates
 from rl.shown import shown_of_log
@@ -99,26 +99,26 @@ def value_quality(
     return dict(_foresights(odds, shown.outcomes))
 
 
-def selection_quality(question: Asked, catalog: Catalog, fitted: Fitted, value_weight: float) -> dict[str, float]:
-    """What choosing slates by values changes: expected reward of a slot under the user model, and recall@10.
+def selection_quality(question: Asked, catalog: Catalog, fitted: Fitted, weights: Weights) -> dict[str, float]:
+    """What choosing slates by the item head, and by values too, changes: expected reward of a slot under the user
+    model, and recall@10.
 
     The user model was fitted on the days that the values were learned from: it is another model, not another truth.
     """
+    ways = {"by_beam": BEAM_ALONE, "by_item": weights._replace(value=0.0), "by_value": weights}
     found = {}
-    for name, weight in (("by_beam", 0.0), ("by_value", value_weight)):
-        shown = slates(question.beams, question.viewers, catalog, weight)
+    for name, chosen_by in ways.items():
+        shown = slates(question.beams, question.viewers, catalog, chosen_by)
         found[name] = per_request(expected_rewards(fitted.users, question.viewers, shown, fitted.table))
-    gain = paired_difference(
-        found["by_beam"], found["by_value"], list(question.viewers.user_ids), np.random.default_rng(0)
-    )
-    return {
-        "value_weight": value_weight,
-        "reward_by_beam": float(np.nanmean(found["by_beam"])),
-        "reward_by_value": float(np.nanmean(found["by_value"])),
-        "reward_gain_low": gain.low,
-        "reward_gain_high": gain.high,
-        "recall_at_10_by_value": recall_at(ranks_in_beams(question.beams, question.targets, value_weight), 10),
+    people = list(question.viewers.user_ids)
+    gain = paired_difference(found["by_beam"], found["by_value"], people, np.random.default_rng(0))
+    rewards = {f"reward_{name}": float(np.nanmean(reward)) for name, reward in found.items()}
+    recalls = {
+        f"recall_at_10_{name}": recall_at(ranks_in_beams(question.beams, question.targets, chosen_by), 10)
+        for name, chosen_by in ways.items()
     }
+    intervals = {"reward_gain_low": gain.low, "reward_gain_high": gain.high}
+    return {"item_weight": weights.item, "value_weight": weights.value, **rewards, **recalls, **intervals}
 
 
 def _foresights(odds: npt.NDArray[np.float32], outcomes: npt.NDArray[np.bool_]) -> Iterator[tuple[str, float]]:

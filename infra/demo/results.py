@@ -98,8 +98,8 @@ def build_report(
             name: first.metrics[name]
             for name in (
                 *(f"watched_{name}" for name in ("found", "predicted", "log_loss", "base_log_loss")),
-                *("value_weight", "reward_by_beam", "reward_by_value", "reward_gain_low", "reward_gain_high"),
-                "recall_at_10_by_value",
+                *("item_weight", "value_weight", "reward_gain_low", "reward_gain_high"),
+                *(f"{figure}_by_{way}" for figure in ("reward", "recall_at_10") for way in ("beam", "item", "value")),
             )
         },
         "traffic_s": round(result.traffic_s, 1),
@@ -164,15 +164,23 @@ def show_results(show: Show, report: dict[str, Any]) -> None:
     )
     values = report["values"]
     show.table(
-        f"choosing by predicted values with weight {values['value_weight']:g}: reward under the user model, recall@10",
+        "what a slate is chosen by; the reward is that of a slot under the user model, gains are over the beams alone",
         [
             {
-                "reward, by beam": round(values["reward_by_beam"], 4),
-                "by value": round(values["reward_by_value"], 4),
-                "gain, 95 %": f"{values['reward_gain_low']:+.4f} .. {values['reward_gain_high']:+.4f}",
-                "recall@10, by beam": quality["recall_at_10"],
-                "by value ": round(values["recall_at_10_by_value"], 4),
+                "chosen by": chosen_by,
+                "reward": round(values[f"reward_by_{way}"], 4),
+                "recall@10": round(values[f"recall_at_10_by_{way}"], 4),
+                "gain of reward, 95 %": gain,
             }
+            for way, chosen_by, gain in (
+                ("beam", "the beams alone", ""),
+                ("item", f"+ {values['item_weight']:g} x item head", ""),
+                (
+                    "value",
+                    f"+ {values['value_weight']:g} x log of expected worth",
+                    f"{values['reward_gain_low']:+.4f} .. {values['reward_gain_high']:+.4f}",
+                ),
+            )
         ],
     )
     show.table(f"gate: {report['gate']['verdict']}", [{"check": reason} for reason in report["gate"]["reasons"]])

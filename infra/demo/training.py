@@ -26,6 +26,7 @@ from models.catalog import Catalog, save_catalog
 from models.dataset import example_contexts, folded_samples
 from models.examples import Examples
 from models.export import export_generator
+from models.generator import begun
 from models.generator_config import GeneratorConfig
 from models.golden import Golden, save_golden
 from models.neighbours import neighbour_tables
@@ -33,6 +34,7 @@ from models.registry import GOLDEN_FILE, MODEL_FILE, WEIGHTS_FILE, publish, stag
 from models.train_generator import Progress, TrainArguments, train_generator
 from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids
 from models.train_value_head import ValueArguments, train_value_head
+from models.values import Weights
 from protos.registry.v1.manifest_pb2 import DataRange, ModelManifest
 from rl.candidate import REWARDS_FILE, USERS_FILE
 from rl.fitted_users import Fitted, UserModelArguments, fit_users, sample_of_users
@@ -53,9 +55,11 @@ class FirstArguments:
 
     semantic_ids: SemanticIdArgs = field(default_factory=SemanticIdArgs)
     generator: TrainArguments = field(
-        default_factory=lambda: TrainArguments(config=GeneratorConfig(prior=True), epochs=4, train_s=60.0)
+        default_factory=lambda: TrainArguments(config=GeneratorConfig(prior=True), epochs=4, train_s=90.0)
     )
     values: ValueArguments = field(default_factory=ValueArguments)
+    item_head: bool = True
+    """Whether items have a row each and are scored as wholes too: of every item that there is when training begins."""
     value_users: int = 4_000
     """Users whose exposures the value head learns from; a sample by hash when there are more."""
     users: UserModelArguments = field(default_factory=UserModelArguments)
@@ -79,7 +83,7 @@ def train_first_version(
     *,
     registry: Path,
     streams: Streams,
-    value_weight: float,
+    weights: Weights,
     clock: Clock,
     say: Callable[[str], None],
     progress: Callable[[Progress], None],
@@ -97,10 +101,15 @@ def train_first_version(
     samples = folded_samples(recorded.past, context, since_ms=recorded.training_start_ms)
     examples = Examples(*example_contexts(samples, catalog))
     say(f"generator: {len(examples.items):,} examples")
-    shape = replace(arguments.generator.config, value_items=len(catalog))
+    shape, begin = replace(arguments.generator.config, value_items=len(catalog)), None
+    if arguments.item_head:
+        shape = replace(shape, items=len(catalog), item_head=True)
+        begin = begun(shape, catalog.vectors, arguments.generator.seed)
     arguments = replace(arguments, generator=replace(arguments.generator, config=shape))
-    targets = catalog.trie_of(examples.items[examples.items >= 0])
-    trained = train_generator(examples, catalog.codes, arguments.generator, trie=targets, progress=progress)
+    targets = catalog.trie_of_targets(examples.items[examples.items >= 0])
+    trained = train_generator(
+        examples, catalog.codes, arguments.generator, trie=targets, generator=begin, progress=progress
+    )
 
     say("value head, on what was shown")
     days = {"since_ms": recorded.training_start_ms, "until_ms": recorded.live_start_ms}
@@ -122,7 +131,7 @@ def train_first_version(
     question = asked(recorded, context, catalog, trained.generator, arguments.beam_width)
     metrics |= generator_quality(question, recorded, catalog, samples)
     metrics |= value_quality(recorded, context, catalog, trained.generator, arguments.value_users)
-    metrics |= selection_quality(question, catalog, fitted, value_weight)
+    metrics |= selection_quality(question, catalog, fitted, weights)
 
     say("export to ONNX, held against torch")
     staged = stage(registry)

@@ -16,6 +16,7 @@ from grpc_api.listener import Listener
 from grpc_api.pipeline import Pipeline
 from grpc_api.recommend import Parts, RecommendService
 from grpc_api.serving import Generated, Host, Question, Serving
+from models.values import Weights
 from protos.events.v1.impression_pb2 import Impression
 from protos.ingest.v1 import ingest_pb2_grpc
 from protos.scoring.v1 import recommend_pb2_grpc
@@ -23,6 +24,7 @@ from tests.grpc_api.world import HERE, Lease, Sink, Store, catalog_of, clock, it
 
 RECOMMEND = "protos.scoring.v1.RecommendService"
 INGEST = "protos.ingest.v1.IngestService"
+DEFAULT = Weights.of(Scorer())
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Wanted:
     serving: Serving | None = None
     exploration_share: float = 0.0
     max_queue: int = 64
-    value_weight: float = 1.0
+    weights: Weights = DEFAULT
     opened: bool = True
 
 
@@ -78,7 +80,8 @@ async def scorer(wanted: Wanted) -> AsyncIterator[ScorerWorld]:
     settings = Scorer(
         exploration_share=wanted.exploration_share,
         max_queue=wanted.max_queue,
-        value_weight=wanted.value_weight,
+        item_weight=wanted.weights.item,
+        value_weight=wanted.weights.value,
         default_deadline_ms=2000,
     )
     world_clock = clock()
@@ -95,7 +98,7 @@ async def scorer(wanted: Wanted) -> AsyncIterator[ScorerWorld]:
         rng=rng,
         service_radius_m=30_000.0,
         location_resolution=9,
-        value_weight=settings.value_weight,
+        weights=Weights.of(settings),
     )
     impressions = ImpressionLog(sink)
     service = RecommendService(clock=world_clock, rng=rng, settings=settings, location_resolution=9)

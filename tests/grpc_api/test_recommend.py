@@ -16,7 +16,7 @@ from grpc_api.selection import slot_log_probs
 from models.batches import Beams, ContextBatch
 from models.runtime import UniformGenerator
 from models.trie import Trie
-from models.values import Value
+from models.values import Value, Weights
 from protos.events.v1.impression_pb2 import Impression
 from protos.events.v1.interaction_pb2 import Location, Origin
 from protos.scoring.v1.recommend_pb2 import RecommendRequest, RecommendResponse
@@ -43,16 +43,18 @@ class Misbehaving(UniformGenerator):
 
 
 class Foreseeing(UniformGenerator):
-    """A generator that finds all paths equally likely and foresees a long watch of one item."""
+    """A generator that finds all paths equally likely, foresees a long watch of one item, and whose item head prefers
+    another."""
 
-    def __init__(self, wanted: int) -> None:
+    def __init__(self, wanted: int, preferred: int) -> None:
         super().__init__(16, CODES)
-        self.wanted = wanted
+        self.wanted, self.preferred = wanted, preferred
 
     def generate(self, batch: ContextBatch, trie: Trie) -> Beams:
         beams = super().generate(batch, trie)
         odds = np.where(beams.items == self.wanted, 0.9, 0.1).astype(np.float32)
         beams.values[..., Value.WATCHED] = odds * (beams.items >= 0)
+        beams.item_logits[beams.items == self.preferred] = 2.0
         return beams
 
 
@@ -122,19 +124,28 @@ async def test_an_unknown_user_of_an_empty_world_still_gets_live_items(scorer: S
 
 
 @pytest.mark.parametrize(
-    ("wanted", "first"),
-    [(Wanted(value_weight=0.0), "p6"), (Wanted(value_weight=1.0), "v5")],
-    ids=["by-beam", "by-value"],
+    ("wanted", "first", "policy"),
+    [
+        (Wanted(weights=Weights(item=0.0, value=0.0)), "p6", "beam+pl@1"),
+        (Wanted(weights=Weights(item=0.0, value=1.0)), "v5", "beam+value*1+pl@1"),
+        (Wanted(weights=Weights(item=1.5, value=0.0)), "v7", "beam+item*1.5+pl@1"),
+        (Wanted(weights=Weights(item=1.5, value=1.0)), "v7", "beam+item*1.5+value*1+pl@1"),
+    ],
+    ids=["by-beam", "by-value", "by-item", "by-both"],
 )
-async def test_what_is_foreseen_counts_by_its_weight_and_is_logged(known: ScorerWorld, first: str) -> None:
+async def test_what_the_heads_say_counts_by_its_weight_and_is_logged(
+    known: ScorerWorld, first: str, policy: str
+) -> None:
     catalog = known.host.serving.catalog
-    index = catalog.index_of("v5")
-    assert index is not None
-    known.host.swap(known.host.serving._replace(generator=Foreseeing(index)))
+    wanted, preferred = catalog.index_of("v5"), catalog.index_of("v7")
+    assert wanted is not None and preferred is not None
+    known.host.swap(known.host.serving._replace(generator=Foreseeing(wanted, preferred)))
     assert names(await ask(known))[0] == first
     (impression,) = known.logged()
-    assert {one.item_id: round(one.values[Value.WATCHED], 1) for one in impression.candidates}["v5"] == 0.9
-    assert impression.policy_version == ("beam+pl@1" if first == "p6" else "beam+value*1+pl@1")
+    found = {one.item_id: one for one in impression.candidates}
+    assert round(found["v5"].values[Value.WATCHED], 1) == 0.9
+    assert (found["v7"].item_logit, found["v5"].item_logit) == (2.0, 0.0)
+    assert impression.policy_version == policy
     assert impression.slots[0].candidate_index >= 0
 
 
@@ -362,7 +373,7 @@ async def test_the_impression_holds_everything_learning_needs(known: ScorerWorld
     assert impression.request_id == answer.request_id
     assert impression.served_at.ToMilliseconds() == NOW_MS
     assert impression.catalog_offset == 17
-    assert impression.policy_version == "beam+value*1+pl@1"
+    assert impression.policy_version == "beam+item*1.5+value*1+pl@1"
     assert impression.numeric_precision == "float32"
     coarse = centre_of(cell_of(*HERE, 9))
     assert (impression.location.latitude, impression.location.longitude) == coarse

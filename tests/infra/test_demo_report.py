@@ -45,11 +45,15 @@ METRICS = {
     "watched_predicted": 0.34,
     "watched_log_loss": 0.61,
     "watched_base_log_loss": 0.63,
+    "item_weight": 1.5,
     "value_weight": 1.0,
     "reward_by_beam": 0.5594,
+    "reward_by_item": 0.5601,
     "reward_by_value": 0.5656,
     "reward_gain_low": 0.0054,
     "reward_gain_high": 0.0069,
+    "recall_at_10_by_beam": 0.09,
+    "recall_at_10_by_item": 0.095,
     "recall_at_10_by_value": 0.093,
 }
 STORED = Stored(

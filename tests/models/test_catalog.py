@@ -15,7 +15,7 @@ from models.catalog import Applied, Catalog, load_catalog, save_catalog
 from models.item_vectors import FEATURES, WORDS, words_of
 from models.tokenizer import Tokenizer
 from models.tokenizer_health import HealthLimits
-from models.trie import build_trie
+from models.trie import Trie, build_trie
 from protos.catalog.v1.catalog_pb2 import CatalogRecord, Item, OpeningHours
 from tests.models.shelves import record_of, shop, shop_item, shop_items, walk
 
@@ -318,3 +318,12 @@ def test_a_trie_of_some_items_reaches_them_and_no_other_and_leaves_the_catalogue
     assert some.live[0] == 2
     np.testing.assert_array_equal(catalog.trie.live, before)
     np.testing.assert_array_equal(some.leaf, catalog.trie.leaf)
+
+
+def test_the_trie_of_targets_knows_of_no_other_item(catalog: Catalog) -> None:
+    some, targets = (make(np.array([0, 2, 2], np.int32)) for make in (catalog.trie_of, catalog.trie_of_targets))
+    for name in set(Trie._fields) - {"leaf"}:
+        np.testing.assert_array_equal(getattr(targets, name), getattr(some, name))
+    assert np.flatnonzero(targets.leaf >= 0).tolist() == [0, 2]
+    np.testing.assert_array_equal(targets.leaf[[0, 2]], some.leaf[[0, 2]])
+    assert (catalog.trie.leaf[: len(catalog)] >= 0).all()

@@ -130,7 +130,9 @@ def _publish_first(home: Path, catalog: Catalog, examples: list[tuple[UserState,
     rows = rows_of([state for state, _, _ in examples])
     contexts = context_batch(rows, catalog, np.array([at_ms for _, _, at_ms in examples]))
     items = np.array([[index] for _, index, _ in examples], np.int32)
-    args = TrainArguments(config=replace(SHAPE, value_items=len(catalog)), epochs=2, batch_size=64)
+    args = TrainArguments(
+        config=replace(SHAPE, items=len(catalog), item_head=True, value_items=len(catalog)), epochs=2, batch_size=64
+    )
     generator = train_generator(Examples(contexts, items), catalog.codes, args, trie=catalog.trie).generator
     with torch.no_grad():
         generator.value_head.rates.normal_()  # no fit, but values that differ

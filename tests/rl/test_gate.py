@@ -14,6 +14,7 @@ from models.export import replace_weights
 from models.generator import Generator
 from models.golden import Golden, save_golden
 from models.registry import GOLDEN_FILE, MODEL_FILE, WEIGHTS_FILE, current, folder_of, load_manifest, rollback
+from models.values import BEAM_ALONE
 from protos.registry.v1.manifest_pb2 import ModelManifest
 from rl.candidate import publish_or_refuse, stage_candidate
 from rl.dataset import Rollouts, rollouts
@@ -61,7 +62,7 @@ def judged(world: World, found: Rollouts, candidate: Path, manifest: ModelManife
         world.users,
         world.table,
         rng=np.random.default_rng(0),
-        value_weight=0.0,
+        weights=BEAM_ALONE,
     )
 
 

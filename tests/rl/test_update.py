@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from core.errors import ArtefactError, InputError
+from models.context_processor import context_tensors
 from models.generator import Generator
+from models.losses import item_loss
 from models.registry import folder_of
+from models.trie_tensors import trie_tensors
 from protos.registry.v1.manifest_pb2 import ModelManifest
 from rl.dataset import Rollouts, rollouts
 from rl.update import UpdateArguments, Updated, load_weights, update
@@ -56,6 +59,24 @@ def test_what_was_shown_and_liked_becomes_more_likely(world: World, serving: Gen
     assert report.positives > 0
     assert report.liked_log_prob_before is not None and report.liked_log_prob_after is not None
     assert report.liked_log_prob_after > report.liked_log_prob_before + 0.005
+
+
+def test_the_item_head_learns_of_newer_choices(world: World, serving: Generator, found: Rollouts) -> None:
+    catalog, items = world.serving.catalog, torch.from_numpy(found.positives.items)
+    context, codes = context_tensors(found.positives.context), torch.from_numpy(catalog.codes)
+
+    def nats(generator: Generator) -> float:
+        with torch.no_grad():
+            said = generator.decode(context, codes[items.clamp(min=0)], trie_tensors(catalog.trie), codes).item_logits
+            assert said is not None
+            return float(item_loss(said, items))
+
+    taught, alone = (run(world, serving, found, replace(ARGS, item_loss=weight)) for weight in (1.0, 0.0))
+    assert nats(taught.generator) < min(nats(serving), nats(alone.generator))
+    assert all(
+        torch.equal(before, after)
+        for before, after in zip(serving.item_head.parameters(), alone.generator.item_head.parameters(), strict=True)
+    )
 
 
 def test_an_update_leaves_the_value_head_as_it_was(world: World, serving: Generator, found: Rollouts) -> None:

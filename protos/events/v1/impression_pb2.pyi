@@ -65,7 +65,7 @@ class Impression(_message.Message):
     catalog_offset: _builtins.int
     """catalog.v1 offset applied on top of it; -1 = none"""
     policy_version: _builtins.str
-    """selection policy and its parameters, e.g. "beam+value*1+pl@1" """
+    """selection policy and its parameters, e.g. "beam+item*1.5+value*1+pl@1" """
     feature_service: _builtins.str
     """Feast feature service that was read"""
     numeric_precision: _builtins.str
@@ -215,9 +215,12 @@ class Candidate(_message.Message):
     LOG_PROBS_FIELD_NUMBER: _builtins.int
     REMOVED_BY_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    ITEM_LOGIT_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     removed_by: _builtins.str
     """the filter that took it away; empty = kept, so selection chose among it"""
+    item_logit: _builtins.float
+    """what the item head says of the item; 0 = no item head"""
     @_builtins.property
     def codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -241,10 +244,11 @@ class Candidate(_message.Message):
         log_probs: _abc.Iterable[_builtins.float] | None = ...,
         removed_by: _builtins.str = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
+        item_logit: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codes", b"codes", "item_id", b"item_id", "log_probs", b"log_probs", "masked_log_probs", b"masked_log_probs", "removed_by", b"removed_by", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codes", b"codes", "item_id", b"item_id", "item_logit", b"item_logit", "log_probs", b"log_probs", "masked_log_probs", b"masked_log_probs", "removed_by", b"removed_by", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
