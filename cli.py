@@ -297,7 +297,7 @@ app.command("forget")(forget_command)
 @train_app.callback()
 def train(
     context: typer.Context,
-    seconds: Annotated[float, typer.Option(help="Limit for the generator's training.")] = 60.0,
+    seconds: Annotated[float, typer.Option(help="Limit for the generator's training.")] = 90.0,
     as_json: AsJson = False,
 ) -> None:
     """Train on the KuaiRand excerpt and publish: semantic ids, generator, user model, ONNX graph, golden batch.

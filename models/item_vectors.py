@@ -21,6 +21,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ from protos.catalog.v1.catalog_pb2 import Item
 
 FEATURES: Final = 4096  # F
 WORDS: Final = 32  # hashed features that `words_of` keeps: tags and author first, then as much as fits of the title
+NOTHING: Final = "nothing"  # the feature of an item that says nothing
 _WORD: Final = re.compile(r"\w+")
 _TITLE_WORDS: Final = 64  # a title is short; more is a description and would drown the tags
 
@@ -97,15 +99,15 @@ def item_features(item: Item) -> Iterator[tuple[str, float]]:
 
 def hashed_features(item: Item) -> tuple[npt.NDArray[np.int64], Floats]:
     """Columns below F and their values, before TF-IDF; an item that says nothing has one feature that says so."""
-    pairs = list(item_features(item)) or [("nothing", 1.0)]
+    pairs = list(item_features(item)) or [(NOTHING, 1.0)]
     return np.array([column_of(name) for name, _ in pairs]), np.array([value for _, value in pairs], np.float32)
 
 
 def words_of(item: Item) -> npt.NDArray[np.int32]:
     """(WORDS,) the columns of an item's hashed features, FEATURES = no more; for models.words, which learns what each
     is worth."""
-    columns = hashed_features(item)[0][:WORDS]
-    return np.pad(columns.astype(np.int32), (0, WORDS - len(columns)), constant_values=FEATURES)
+    columns = [column_of(name) for name, _ in islice(item_features(item), WORDS)] or [column_of(NOTHING)]
+    return np.array(columns + [FEATURES] * (WORDS - len(columns)), np.int32)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -1,10 +1,10 @@
 """What the generator is trained on: the log-probability of the three codes of an item.
 
 Letters used in this file
-    R requests   k targets of a request   L levels   V codebook size   I items
+    R requests   k targets of a request   L levels   V codebook size
 
 Source: OneRec-V2, arXiv:2508.20900 §3. Kept: the mean (not the sum) over the three codes; the targets of
-one request share its context, and only they carry loss. Added: label smoothing and soft targets, off by default.
+one request share its context, and only they carry loss. Added: label smoothing, off by default.
 """
 
 from typing import NamedTuple
@@ -42,13 +42,7 @@ def token_log_probs(logits: Tensor, targets: Tensor, legal: Tensor | None = None
 
 
 def generation_loss(
-    logits: Tensor,
-    targets: Tensor,
-    *,
-    weights: Tensor | None = None,
-    smoothing: float = 0.0,
-    soft: Tensor | None = None,
-    distillation: float = 0.0,
+    logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0
 ) -> Tensor:
     """Mean negative log-likelihood of a code, in nats: a scalar.
 
@@ -57,15 +51,11 @@ def generation_loss(
         targets: (R, k, L) codes.
         weights: (R, k) weight of each target, 0 = padding; all 1 when absent.
         smoothing: share of the target's mass that is spread evenly over the codebook.
-        soft: (R, k, L, V) what a teacher expects at each level, from `soft_codes`.
-        distillation: share of the target's mass that is spread as the teacher says.
     """
     log_probs = torch.log_softmax(logits, dim=-1)
-    loss = -(1.0 - smoothing - distillation) * log_probs.gather(-1, targets.long()[..., None]).squeeze(-1)
+    loss = -(1.0 - smoothing) * log_probs.gather(-1, targets.long()[..., None]).squeeze(-1)
     if smoothing:
         loss = loss - smoothing * log_probs.mean(-1)
-    if soft is not None:
-        loss = loss - distillation * (soft * log_probs).sum(-1)
     per_target = loss.mean(-1)
     if weights is None:
         return per_target.mean()
@@ -83,23 +73,3 @@ def item_loss(item_logits: Tensor, items: Tensor) -> Tensor:
     log_probs = torch.log_softmax(item_logits, dim=-1)
     chosen = log_probs.gather(1, torch.where(known, items, 0).long())
     return -(chosen * known).sum() / known.sum().clamp_min(1)
-
-
-def soft_codes(probabilities: Tensor, catalogue: Tensor, targets: Tensor, size: int) -> Tensor:
-    """(R, k, L, V) what a teacher over items expects of each code after the codes of the target before it: at each
-    level the share of the mass below the prefix that stands below each code.
-
-    Args:
-        probabilities: (R, I) of the teacher, each above 0.
-        catalogue: (I, L) code paths.
-        targets: (R, k, L) paths of items of the catalogue.
-        size: V.
-    """
-    below = probabilities[:, None].expand(-1, targets.shape[1], -1)
-    levels = []
-    for level in range(targets.shape[2]):
-        code = catalogue[:, level].long()
-        mass = below.new_zeros((*targets.shape[:2], size)).scatter_add(2, code.expand(below.shape), below)
-        levels.append(mass / mass.sum(-1, keepdim=True).clamp_min(1e-20))
-        below = torch.where(code == targets[:, :, level, None], below, 0.0)
-    return torch.stack(levels, dim=2)

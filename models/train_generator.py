@@ -36,7 +36,7 @@ from models.checkpoints import (
 from models.examples import ExampleFacts, Examples, ExamplesInMemory, ExampleSource
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
-from models.losses import generation_loss, item_loss, soft_codes
+from models.losses import generation_loss, item_loss
 from models.processes import ALONE, Processes
 from models.training_step import Batch, Objective, Precision, TrainingStep, batch_of, hide_tokens, optimizer_of
 from models.trie import Trie
@@ -69,8 +69,6 @@ class TrainArguments:
     """Of matrices and code vectors; norms and the small tables of the context are left alone."""
     label_smoothing: float = 0.0
     """Share of a target's mass spread over the codebook."""
-    distillation: float = 0.0
-    """Share of a target's mass spread over each level's codes as the item head, which learns beside them, expects."""
     token_dropout: float = 0.3
     """Share of context tokens hidden at each step."""
     gradient_norm: float = 1.0
@@ -298,18 +296,7 @@ def _objective(args: TrainArguments, codes: Ints, trie: Trie | None, device: tor
 
     def objective(generator: Generator, batch: Batch) -> Tensor:
         found = generator.decode(batch.context, batch.codes, tensors, catalogue)
-        soft = None
-        if args.distillation and found.item_logits is not None and catalogue is not None:
-            taught = found.item_logits.detach().softmax(-1)
-            soft = soft_codes(taught, catalogue, batch.codes, args.config.codebook_size)
-        loss = generation_loss(
-            found.logits,
-            batch.codes,
-            weights=batch.weights,
-            smoothing=args.label_smoothing,
-            soft=soft,
-            distillation=args.distillation,
-        )
+        loss = generation_loss(found.logits, batch.codes, weights=batch.weights, smoothing=args.label_smoothing)
         for logits in (found.item_logits, found.word_logits):
             if logits is not None:
                 loss = loss + args.item_loss * item_loss(logits, batch.items)

@@ -58,7 +58,6 @@ class Town:
         """Fewer places and fewer codes; more passes, for there are few examples."""
         return FirstArguments(
             semantic_ids=SemanticIdArgs(codebook_size=CODES),
-            item_head=False,
             generator=TrainArguments(config=GeneratorConfig(codebook_size=CODES), epochs=12, train_s=40.0),
         )
 

@@ -58,8 +58,6 @@ class FirstArguments:
         default_factory=lambda: TrainArguments(config=GeneratorConfig(prior=True), epochs=4, train_s=90.0)
     )
     values: ValueArguments = field(default_factory=ValueArguments)
-    item_head: bool = True
-    """Whether items have a row each and are scored as wholes too: of every item that there is when training begins."""
     value_users: int = 4_000
     """Users whose exposures the value head learns from; a sample by hash when there are more."""
     users: UserModelArguments = field(default_factory=UserModelArguments)
@@ -101,14 +99,17 @@ def train_first_version(
     samples = folded_samples(recorded.past, context, since_ms=recorded.training_start_ms)
     examples = Examples(*example_contexts(samples, catalog))
     say(f"generator: {len(examples.items):,} examples")
-    shape, begin = replace(arguments.generator.config, value_items=len(catalog)), None
-    if arguments.item_head:
-        shape = replace(shape, items=len(catalog), item_head=True)
-        begin = begun(shape, catalog.vectors, arguments.generator.seed)
+    rows = len(catalog)  # of every item that there is now; later ones are scored by their codes
+    shape = replace(arguments.generator.config, items=rows, item_head=True, value_items=rows)
     arguments = replace(arguments, generator=replace(arguments.generator, config=shape))
     targets = catalog.trie_of_targets(examples.items[examples.items >= 0])
     trained = train_generator(
-        examples, catalog.codes, arguments.generator, trie=targets, generator=begin, progress=progress
+        examples,
+        catalog.codes,
+        arguments.generator,
+        trie=targets,
+        generator=begun(shape, catalog.vectors, arguments.generator.seed),
+        progress=progress,
     )
 
     say("value head, on what was shown")

@@ -9,7 +9,7 @@ import torch
 from models.beam import legal_tokens
 from models.context_processor import context_tensors
 from models.export import beams_of
-from models.losses import generation_loss, item_loss, soft_codes, token_log_probs
+from models.losses import generation_loss, item_loss, token_log_probs
 from tests.models.worlds import random_context, random_trie, small_generator
 
 SIZE = 5
@@ -96,29 +96,3 @@ def test_the_item_loss_is_that_of_the_targets_it_knows() -> None:
     expected = -torch.log_softmax(logits, dim=1)[[0, 0, 1], [2, 0, 0]].mean()
     assert float(item_loss(logits, torch.tensor([[2, 0], [0, -1]]))) == pytest.approx(float(expected))
     assert float(item_loss(logits, torch.tensor([[3, -1], [7, -1]]))) == 0.0
-
-
-def test_a_teachers_codes_after_a_prefix_are_its_odds_of_the_items_below() -> None:
-    rng = np.random.default_rng(3)
-    paths = np.unique(rng.integers(0, SIZE, (40, 3)), axis=0)
-    odds = rng.dirichlet(np.full(len(paths), 0.3), 4)
-    targets = rng.integers(0, len(paths), (4, 2))
-    found = soft_codes(torch.from_numpy(odds), torch.from_numpy(paths), torch.from_numpy(paths[targets]), SIZE).numpy()
-    for request, place in np.ndindex(4, 2):
-        path = paths[targets[request, place]]
-        for level in range(3):
-            below = (paths[:, :level] == path[:level]).all(1)
-            for code in range(SIZE):
-                expected = odds[request, below & (paths[:, level] == code)].sum() / odds[request, below].sum()
-                assert found[request, place, level, code] == pytest.approx(expected, abs=1e-9)
-
-
-def test_a_student_that_says_what_its_teacher_says_loses_least() -> None:
-    targets, soft = torch.tensor([[[1, 2, 3]]]), torch.rand(1, 1, 3, SIZE)
-    soft = soft / soft.sum(-1, keepdim=True)
-    agreed = generation_loss(soft.log(), targets, soft=soft, distillation=1.0)
-    assert float(agreed) == pytest.approx(float(-(soft * soft.log()).sum(-1).mean()), rel=1e-5)
-    assert agreed < generation_loss(torch.randn(1, 1, 3, SIZE), targets, soft=soft, distillation=1.0)
-    alone = generation_loss(soft.log(), targets)
-    half = generation_loss(soft.log(), targets, soft=soft, distillation=0.5)
-    assert torch.allclose(half, (agreed + alone) / 2)
