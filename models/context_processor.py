@@ -18,7 +18,7 @@ from feature_repo.layouts import DIM
 from models.batches import ACTIONS, AGE_BUCKETS, LEVELS, PLACE_FEATURES, WATCH_SHARES, ContextBatch
 from models.decoder_block import FeedForward
 from models.generator_config import GeneratorConfig
-from models.layers import EXCLUDED, RMSNorm, matrix
+from models.layers import EXCLUDED, RMSNorm, matrix, rows_of
 
 
 class ContextTensors(NamedTuple):
@@ -84,7 +84,7 @@ class ContextProcessor(nn.Module):
         Args:
             context: B requests.
             code_tables: (LEVELS * V, d_model), the vectors of the codes of all levels.
-            item_table: (items + 1, d_model), the vectors of items, the last row that of all others.
+            item_table: (items, d_model), the vectors of items; others have none.
         """
         bits = torch.floor(context.actions[..., None].to(code_tables.dtype) / self.bit) % 2
         of_codes, of_actions, of_watch, of_age = self._projected(code_tables)
@@ -94,8 +94,7 @@ class ContextProcessor(nn.Module):
         for level in range(LEVELS):
             tokens = tokens + embedding(context.codes[:, :, level], of_codes[level])
         if item_table is not None:
-            known = context.items.clamp(max=self.config.items)
-            tokens = tokens + embedding(known, item_table) @ self.project_items
+            tokens = tokens + rows_of(item_table, context.items) @ self.project_items
         interests = context.interests @ self.project_interest + self.interest_kind
         place = (context.place @ self.project_place)[:, None]
         everything = torch.cat([self.dropout(tokens), interests, place], dim=1)

@@ -34,7 +34,7 @@ from models.context_processor import ContextProcessor, ContextTensors, Memory
 from models.decoder_block import Block
 from models.generator_config import GeneratorConfig
 from models.item_head import ItemHead
-from models.layers import RMSNorm, matrix
+from models.layers import RMSNorm, matrix, rows_of
 from models.prior import Evidence, NeighbourPrior
 from models.trie_tensors import TrieTensors, below, nodes_of, read
 from models.value_head import ValueHead
@@ -130,7 +130,7 @@ class Generator(nn.Module):
             if evidence is not None and trie is not None:
                 mass = self.prior.of_all(evidence, trie)[:, : len(catalogue)]
             # Every sequence of a request begins alike: the first says it for all.
-            scored = self._all_items(h[:, 0, 0], items[:-1], catalogue, mass)
+            scored = self._all_items(h[:, 0, 0], items, catalogue, mass)
             if self.config.words:
                 if trie is None or not trie.words.shape[1]:
                     raise ContractError("found words but no trie that holds them; hand in the trie of a Catalog")
@@ -163,14 +163,13 @@ class Generator(nn.Module):
         return moved
 
     def item_vectors(self) -> Tensor | None:
-        """(items + 1, d_model) the table of items, the last row that of all others; None without one. In training
-        some rows are hidden, for one step."""
+        """(items, d_model) the table of items; None without one. In training some rows are hidden, for one step."""
         if not self.config.items:
             return None
         table: Tensor = self.item_table
         if self.training and self.config.item_dropout:
             table = table * (torch.rand(len(table), 1, device=table.device) >= self.config.item_dropout)
-        return torch.cat([table, torch.zeros_like(table[:1])])
+        return table
 
     def step(self, level: int, memory: Memory, codes: Tensor, past: Tensor | None) -> Step:
         """One level for all beams at once: the same numbers as `forward`, without decoding the prefix again and
@@ -205,7 +204,7 @@ class Generator(nn.Module):
         if table is None:
             raise ContractError("found no table of items; ask a generator that has an item head")
         row = items.clamp(min=0, max=self.config.items)
-        vectors = self.item_head.vectors(embedding(row, table), self.code_vectors(codes))
+        vectors = self.item_head.vectors(rows_of(table, items), self.code_vectors(codes))
         logits = (vectors @ self.item_head.query(state)[..., None]).squeeze(-1) + read(self.item_head.bias, row)
         if self.config.words:
             said = trie.words.index_select(0, items.flatten().clamp(min=0)).reshape(*items.shape, -1)
