@@ -68,6 +68,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         self._locked: psycopg.AsyncConnection[Any] | None = None  # the session that holds the writer's lock
         self._catalog: Catalog | None = None
         self._version: int | None = None
+        self._loading: asyncio.Task[None] | None = None
 
     async def UpdateCatalog(self, request: UpdateCatalogRequest, context: Context) -> UpdateCatalogResponse:
         """One result per change, in order, when the scorers follow or the deadline is near.
@@ -109,6 +110,8 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
 
     async def stop(self) -> None:
         """Follow no more."""
+        if self._loading is not None:
+            self._loading.cancel()
         await self._log.stop()
 
     async def _follow(self, records: Sequence[CatalogRecord]) -> None:
@@ -131,16 +134,25 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
                 await connection.execute(b"select 1")  # the lock lives as long as its session
 
     async def _newest_catalog(self) -> Catalog:
-        """The catalogue of the current version with everything that the log holds."""
-        version = current(self._home)
-        if self._catalog is None or version != self._version:
-            folder = folder_of(self._home, version)
-            catalog = await asyncio.to_thread(load_catalog, folder)
+        """The catalogue of the current version with everything that the log holds.
+
+        A large one takes longer to load than a call lasts: the load outlives the call, and the next one finds it.
+        """
+        while self._catalog is None or current(self._home) != self._version:
+            if self._loading is None:
+                self._loading = asyncio.create_task(self._load(current(self._home)))
+            await asyncio.shield(self._loading)
+        return self._catalog
+
+    async def _load(self, version: int | None) -> None:
+        try:
+            catalog = await asyncio.to_thread(load_catalog, folder_of(self._home, version))
             bring_up_to_date(catalog, self._log.latest())
             self._catalog, self._version = catalog, version
             _log.info("catalog.loaded model_version=%d items=%d", version, len(catalog))
             await self._assign_anew(catalog)
-        return self._catalog
+        finally:
+            self._loading = None
 
     async def _assign_anew(self, catalog: Catalog) -> None:
         """Items that the log knows under another tokenizer's codes get codes of this one."""
