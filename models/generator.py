@@ -75,7 +75,7 @@ class Generator(nn.Module):
         if config.prior:
             self.prior = NeighbourPrior()
         if config.item_head:
-            self.item_head = ItemHead(config.d_model, config.items, config.dropout)
+            self.item_head = ItemHead(config.d_model, config.items, config.dropout, evidence=config.prior)
         if config.words:
             self.words = Words(config.d_model, config.items, config.dropout)
         if config.value_items:

@@ -19,14 +19,15 @@ from models.prior import NOTHING
 class ItemHead(nn.Module):
     """State and items in, logits of the items out."""
 
-    def __init__(self, width: int, items: int, dropout: float) -> None:
-        """width: d; items: rows of the table of items."""
+    def __init__(self, width: int, items: int, dropout: float, *, evidence: bool) -> None:
+        """width: d; items: rows of the table of items; evidence: whether there is a prior."""
         super().__init__()
         self.norm = RMSNorm(width)
         self.w_query = matrix(width, width, gain=width**-0.5)
         self.w_item, self.w_codes = matrix(width, width), matrix(width, width, gain=0.3)
         self.bias = nn.Parameter(torch.zeros(items + 1))  # the last: of items without a row
-        self.gain = nn.Parameter(torch.ones(()))  # of the evidence
+        if evidence:  # a weight that nothing uses would be missing in the graph, whose weights an update replaces
+            self.gain = nn.Parameter(torch.ones(()))
         self.dropout = nn.Dropout(dropout)
 
     def query(self, state: Tensor) -> Tensor:
