@@ -99,6 +99,28 @@ def test_replaced_weights_answer_as_the_new_model(exported: Exported, tmp_path: 
     assert beam_difference(exported.answer, answer) > 0.1
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"prior": True},
+        {"items": 40},
+        {"items": 40, "item_head": True},
+        {"items": 40, "item_head": True, "prior": True},
+        {"items": 40, "item_head": True, "value_items": 40},
+    ],
+    ids=lambda parts: "+".join(parts),
+)
+def test_an_update_may_replace_the_weights_of_whatever_parts_a_model_has(
+    parts: dict[str, float], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    golden, (trie, _, _) = random_context(rng, 3, SIZE), random_trie(rng, 60, SIZE, 0.7)
+    before, after = (small_generator(seed, small_config(SIZE, **parts)) for seed in (0, 5))
+    export_generator(before, tmp_path / "old.onnx", golden, trie, beam_width=WIDTH)
+    answer = replace_weights(tmp_path / "old.onnx", tmp_path / "new.onnx", after, golden, trie)
+    assert beam_difference(beams_of(after, golden, trie, WIDTH), answer) < 1e-4
+
+
 def test_weights_of_another_architecture_are_refused(exported: Exported, tmp_path: Path) -> None:
     wider = small_generator(config=small_config(SIZE, kv_sets=2, kv_split=2, d_feature=6))
     with pytest.raises(ContractError, match="export the model anew"):
