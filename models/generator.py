@@ -126,11 +126,8 @@ class Generator(nn.Module):
             ]
         scored, said = None, None
         if catalogue is not None and items is not None:
-            mass = None
-            if evidence is not None and trie is not None:
-                mass = self.prior.of_all(evidence, trie)[:, : len(catalogue)]
             # Every sequence of a request begins alike: the first says it for all.
-            scored = self._all_items(h[:, 0, 0], items, catalogue, mass)
+            scored = self._all_items(h[:, 0, 0], items, catalogue, evidence, trie)
             if self.config.words:
                 if trie is None or not trie.words.shape[1]:
                     raise ContractError("found words but no trie that holds them; hand in the trie of a Catalog")
@@ -219,11 +216,18 @@ class Generator(nn.Module):
         odds: Tensor = self.value_head.odds(state, self.code_vectors(codes), items)
         return odds
 
-    def _all_items(self, state: Tensor, table: Tensor, catalogue: Tensor, mass: Tensor | None) -> Tensor:
-        vectors = self.item_head.vectors(table, self.code_vectors(catalogue))
-        logits = self.item_head.query(state) @ vectors.T + self.item_head.bias[:-1]
-        scored: Tensor = self.item_head.with_evidence(logits, mass)
-        return scored
+    def _all_items(
+        self, state: Tensor, table: Tensor, catalogue: Tensor, evidence: Evidence | None, trie: TrieTensors | None
+    ) -> Tensor:
+        """(B, items) what `score_items` says of every item, where what evidence costs follows the near ones."""
+        head, vectors = self.item_head, self.item_head.vectors(table, self.code_vectors(catalogue))
+        if evidence is None or trie is None:
+            return torch.addmm(head.bias[:-1], head.query(state), vectors.T)
+        alike, more = self.prior.logs_of_all(evidence, trie)
+        logits = torch.addmm(head.bias[:-1] + head.gain * alike[: len(table)], head.query(state), vectors.T)
+        known = (evidence.near >= 0) & (evidence.near < len(table))
+        near = torch.where(known, evidence.near, 0).long()
+        return logits.scatter_add(1, near, head.gain * torch.where(known, more, 0.0))
 
     def code_vectors(self, codes: Tensor) -> Tensor:
         """(..., d_model) the sum of the vectors of a path's codes."""

@@ -27,7 +27,7 @@ NOTHING: Final = 1e-9  # mass of what is not there, so that it has a logarithm
 class Evidence(NamedTuple):
     """What the items near a history say, placed in the trie."""
 
-    near: Tensor  # (B, E) catalogue index, -1 = none
+    near: Tensor  # (B, E) catalogue index, each at most once, -1 = none
     weight: Tensor  # (B, E) share of each live item; they sum to 1, or to 0 where nothing live is near
     nodes: Tensor  # (B, E, L + 1) from the root to the item's leaf; all the root where the item has no path
 
@@ -82,12 +82,13 @@ class NeighbourPrior(nn.Module):
         leaf = read(trie.leaf, items.clamp(min=0))
         return found + self.spread.exp() * _share(_live(leaf, trie), trie)
 
-    def of_all(self, evidence: Evidence, trie: TrieTensors) -> Tensor:
-        """(B, I) the mass of every item."""
-        share = _share(_live(trie.leaf, trie), trie)
-        nothing = torch.zeros_like(evidence.weight[:, :1]).repeat(1, len(share))
-        found = nothing.scatter_add(1, evidence.near.clamp(min=0).long(), evidence.weight)
-        return found + self.spread.exp() * share
+    def logs_of_all(self, evidence: Evidence, trie: TrieTensors) -> tuple[Tensor, Tensor]:
+        """The log mass of every item in two parts, so that nothing of size (B, I) is held: (I,) of an item that is
+        not near, and (B, E) what each of the near ones has more.
+        """
+        alike = self.spread.exp() * _share(_live(trie.leaf, trie), trie) + NOTHING
+        of_near = alike[evidence.near.clamp(min=0).long()]
+        return torch.log(alike), torch.log((evidence.weight + of_near) / of_near)
 
 
 def _live(leaf: Tensor, trie: TrieTensors) -> Tensor:

@@ -43,10 +43,6 @@ from rl.shown import shown_of_log
 
 BEAM_WIDTH: Final = 32
 GOLDEN_REQUESTS: Final = 32
-TEST_EXPOSURES: Final = 2_000
-RESAMPLES: Final = 1_000
-DAY_MS: Final = 24 * 3600 * 1000
-_HALF_LIVES_H: Final = (12.0, 24.0, 72.0, float("inf"))  # tried for the popularity baseline, as any dial of ours
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Evidence as a prior: nothing is lost on the way up the trie, and an untrained generator is the neighbour model."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -14,9 +15,9 @@ from models.export import beams_of
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
 from models.losses import generation_loss, token_log_probs
-from models.prior import NeighbourPrior
+from models.prior import NOTHING, Evidence, NeighbourPrior
 from models.trie import ROOT, Trie, build_trie
-from models.trie_tensors import nodes_of, trie_tensors
+from models.trie_tensors import TrieTensors, nodes_of, trie_tensors
 from tests.models.worlds import random_context, random_trie
 
 SIZE, ITEMS = 6, 60
@@ -51,9 +52,7 @@ def test_a_node_has_the_mass_of_its_children_and_the_dead_have_none(seed: int) -
     whole = np.array(near_live, float) + live.mean()
     with torch.no_grad():
         evidence = prior.evidence(context.near, context.nearness, tensors)
-        of_all = prior.of_all(evidence, tensors).numpy()[:, : len(live)]
-        some = torch.arange(-1, len(live), dtype=torch.int32).repeat(3, 1)
-        np.testing.assert_allclose(prior.of_items(evidence, some, tensors)[:, 1:], of_all, atol=1e-6)
+        of_all = _of_all(prior, evidence, tensors)[:, : len(live)]
         mass = {ROOT: whole}
         for level in range(LEVELS):
             for node in [each for each in mass if _depth(trie, each) == level]:
@@ -76,10 +75,47 @@ def test_what_all_items_have_alike_does_not_grow_when_few_are_live(seed: int) ->
     nobody = context_tensors(random_context(rng, 1, SIZE))
     prior, nothing = NeighbourPrior(), torch.full_like(nobody.near, -1)
     among_all, among_few = (
-        prior.of_all(prior.evidence(nothing, nobody.nearness, tensors), tensors).detach().numpy()[0]
+        _of_all(prior, prior.evidence(nothing, nobody.nearness, tensors), tensors)[0]
         for tensors in map(trie_tensors, (trie, few))
     )
     np.testing.assert_allclose(among_few[: ITEMS // 5], among_all[: ITEMS // 5], rtol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds)
+def test_the_log_masses_of_all_items_are_those_of_each(seed: int) -> None:
+    trie, _, _ = world(seed)
+    context = context_tensors(random_context(np.random.default_rng(seed), 3, SIZE))
+    prior, tensors = NeighbourPrior(), trie_tensors(trie)
+    with torch.no_grad():
+        evidence = prior.evidence(context.near, context.nearness, tensors)
+        alike, more = prior.logs_of_all(evidence, tensors)
+        found = alike.repeat(3, 1).scatter_add(1, evidence.near.clamp(min=0).long(), more)
+    np.testing.assert_allclose(found, np.log(_of_all(prior, evidence, tensors) + NOTHING), atol=1e-4)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds, rows=st.sampled_from([ITEMS, ITEMS // 2]))
+def test_training_scores_every_item_as_serving_scores_some(seed: int, rows: int) -> None:
+    trie, codes, _ = world(seed)
+    generator = generator_with(items=rows, item_head=True)
+    context = context_tensors(random_context(np.random.default_rng(seed), 3, SIZE))
+    paths, tensors = torch.from_numpy(codes[:rows]), trie_tensors(trie)
+    with torch.no_grad():
+        every = generator.decode(context, paths[:1].repeat(3, 1, 1), tensors, paths).item_logits
+        state = generator.step(0, generator.encode(context), torch.zeros(3, 1, dtype=torch.int64), None).state[:, 0]
+        evidence = generator.evidence(context, tensors)
+        some = torch.arange(rows, dtype=torch.int32).repeat(3, 1)
+        each = generator.score_items(state, some, paths.repeat(3, 1, 1), evidence, tensors)
+    assert every is not None
+    np.testing.assert_allclose(every, each, atol=1e-4)
+
+
+def _of_all(prior: NeighbourPrior, evidence: Evidence, trie: TrieTensors) -> npt.NDArray[np.float32]:
+    """(B, I) the mass of every item, asked for one by one."""
+    every = torch.arange(len(trie.leaf), dtype=torch.int32).repeat(len(evidence.near), 1)
+    masses: npt.NDArray[np.float32] = prior.of_items(evidence, every, trie).detach().numpy()
+    return masses
 
 
 def _depth(trie: Trie, node: int) -> int:
@@ -101,7 +137,7 @@ def test_with_heads_of_zero_the_beams_are_the_evidence(seed: int) -> None:
         evidence = generator.prior.evidence(
             *(torch.from_numpy(field) for field in (batch.near, batch.nearness)), tensors
         )
-        masses = generator.prior.of_all(evidence, tensors).numpy()
+        masses = _of_all(generator.prior, evidence, tensors)
     shares = masses / masses.sum(axis=1, keepdims=True)
     for row in range(2):
         found = {

@@ -23,6 +23,7 @@ from models.trie import Trie, build_trie
 
 
 def random_context(rng: np.random.Generator, requests: int, codebook_size: int) -> ContextBatch:
+    order = rng.permuted(np.tile(np.arange(NEAR, dtype=np.int32), (requests, 1)), axis=1)  # no item is near twice
     mask = rng.random((requests, TOKENS)) < rng.random((requests, 1))
     return ContextBatch(
         codes=rng.integers(0, codebook_size, (requests, TOKENS, LEVELS)).astype(np.int32) * mask[:, :, None],
@@ -33,9 +34,7 @@ def random_context(rng: np.random.Generator, requests: int, codebook_size: int) 
         interests=(rng.standard_normal((requests, 2, DIM)) * DIM**-0.5).astype(np.float32),
         place=rng.standard_normal((requests, PLACE_FEATURES)).astype(np.float32),
         items=rng.integers(0, 60, mask.shape).astype(np.int32) * mask,
-        near=rng.permuted(np.tile(np.arange(-NEAR, NEAR, dtype=np.int32), (requests, 1)), axis=1)[:, :NEAR].clip(
-            -1, 59
-        ),
+        near=np.where((order < 60) & (rng.random(order.shape) < 0.5), order, -1).astype(np.int32),
         nearness=rng.random((requests, NEAR, EVIDENCE_SOURCES)).astype(np.float32),
     )
 
