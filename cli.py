@@ -380,7 +380,7 @@ def learn_command(
 def _city_users(settings: Settings, seed: int | None) -> "UserModel | None":
     if seed is None:
         return None
-    from models.catalog import load_catalog
+    from models.catalog_files import load_catalog
     from models.registry import current, folder_of
     from rl.city import CityConfig, make_city
     from rl.city_users import CityUsers

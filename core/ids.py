@@ -11,7 +11,6 @@ from typing import NewType
 
 ItemKey = NewType("ItemKey", int)
 
-NO_ITEM = ItemKey(-1)
 _HASHED = 1 << 62
 _DIGITS = len(str(_HASHED))  # longer is hashed anyway, and int() refuses very long decimals
 

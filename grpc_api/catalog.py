@@ -29,7 +29,8 @@ from feature_repo.postgres import named_errors
 from grpc_api.catalog_changes import Judged, judge, records_of
 from grpc_api.catalog_log import CatalogLog, bring_up_to_date
 from grpc_api.lease import Session
-from models.catalog import Catalog, load_catalog
+from models.catalog import Catalog
+from models.catalog_files import load_catalog
 from models.registry import current, folder_of
 from protos.catalog.v1 import catalog_pb2_grpc
 from protos.catalog.v1.catalog_pb2 import (

@@ -30,7 +30,7 @@ def train_semantic_ids_command(
     Example: `nearfeed train semantic-ids --size 256 --variant balanced`
     """
     from models import kuairand
-    from models.catalog import save_catalog
+    from models.catalog_files import save_catalog
     from models.codebook_training import Variant
     from models.registry import current
     from models.tokenizer_health import require_health
@@ -86,7 +86,7 @@ def tokenizer_health(
 
 
 def _catalog(home: Path, version: int | None) -> "Catalog":
-    from models.catalog import load_catalog
+    from models.catalog_files import load_catalog
     from models.registry import folder_of
 
     return load_catalog(folder_of(home, version))

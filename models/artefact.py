@@ -5,7 +5,8 @@ from typing import Final, NamedTuple
 
 from core.errors import ArtefactError, ContractError
 from models.batches import beam_difference
-from models.catalog import Catalog, load_catalog
+from models.catalog import Catalog
+from models.catalog_files import load_catalog
 from models.evidence import load_neighbours
 from models.golden import Golden, load_golden
 from models.registry import GOLDEN_FILE, MODEL_FILE, NEIGHBOURS_FILE, folder_of, verify

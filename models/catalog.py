@@ -12,25 +12,20 @@ The catalogue is written and read by one thread: arrays and trie are changed in 
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from core.errors import ArtefactError, ContractError, InputError, TooLarge
+from core.errors import ContractError, TooLarge
 from core.ids import ItemKey, item_key
 from feature_repo.folds.act import UNKNOWN_PLACE, ItemTable
-from models.evidence import Neighbours, save_neighbours
+from models.evidence import Neighbours
 from models.item_vectors import FEATURES, WORDS, words_of
-from models.items import ITEM_COLUMNS, items_of, table_of
 from models.opening_hours import MAX_INTERVALS, open_at, week_of
-from models.registry import CATALOG_FILE, NEIGHBOURS_FILE, TOKENIZER_FILE
 from models.semantic_ids import code_groups, free_path
 from models.tiers import item_table
-from models.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
+from models.tokenizer import Tokenizer
 from models.trie import Ints, Trie, build_trie, path_numbers, refill_trie, set_live
 from protos.catalog.v1.catalog_pb2 import CatalogRecord, Item
 
@@ -241,15 +236,6 @@ class Catalog:
         self._open(index, False)
         return True
 
-    def set_available(self, item_id: str, available: bool) -> bool:
-        """The item may, or may not, be shown from now on. False when it is unknown or was removed."""
-        index = self.index_of(item_id)
-        if index is None or self.removed[index]:
-            return False
-        self.items[index].available = available
-        self._open(index, available)
-        return True
-
     def digest(self) -> str:
         """SHA-256 (hex) over item ids, codes, vectors and tokenizer: two catalogues with it answer alike.
 
@@ -332,62 +318,6 @@ class Catalog:
 
     def _used(self, array: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
         return array[: len(self.items)]
-
-
-def save_catalog(catalog: Catalog, folder: Path) -> None:
-    """`folder` holds the catalogue, its tokenizer and its neighbours; equal contents give equal bytes."""
-    table = table_of(catalog.items)
-    size, levels = catalog.codes.shape
-    columns = {
-        "codes": pa.FixedSizeListArray.from_arrays(catalog.codes.ravel(), levels),
-        "vector": pa.FixedSizeListArray.from_arrays(catalog.vectors.ravel(), catalog.vectors.shape[1]),
-        "removed": pa.array(catalog.removed[:size]),
-    }
-    for name, column in columns.items():
-        table = table.append_column(name, column)
-    table = table.replace_schema_metadata({"digest": catalog.digest(), "capacity": str(catalog.capacity)})
-    pq.write_table(table, folder / CATALOG_FILE, compression="zstd")
-    save_tokenizer(catalog.tokenizer, folder / TOKENIZER_FILE)
-    if catalog.neighbours:
-        save_neighbours(catalog.neighbours, folder / NEIGHBOURS_FILE)
-
-
-def load_catalog(folder: Path) -> Catalog:
-    """The catalogue that `save_catalog` wrote, but for its neighbours: a worker folds without them.
-
-    Raises:
-        ArtefactError: a file is missing or damaged, or the two do not belong together.
-    """
-    tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
-    path = folder / CATALOG_FILE
-    try:
-        table = pq.read_table(path)
-        said = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-        table = table.combine_chunks()
-        catalog = Catalog(
-            items_of(table.select(ITEM_COLUMNS.names)),
-            _matrix(table, "codes", np.int32),
-            _matrix(table, "vector", np.float32),
-            tokenizer,
-            capacity=int(said["capacity"]),
-        )
-        for index in np.flatnonzero(table["removed"].to_numpy()):
-            catalog.remove(catalog.items[index].item_id)
-    except (OSError, KeyError, ValueError, pa.ArrowException, ContractError, InputError) as error:
-        raise ArtefactError(f"{path}: found no readable catalogue ({error}); publish the version again") from None
-    if catalog.digest() != said["digest"]:
-        raise ArtefactError(
-            f"{path}: found contents of digest {catalog.digest()[:12]}, expected {said['digest'][:12]}; "
-            "catalogue and tokenizer were not published together"
-        )
-    return catalog
-
-
-def _matrix(table: pa.Table, name: str, dtype: type[_Scalar]) -> npt.NDArray[_Scalar]:
-    column = table[name]
-    width = column.type.list_size
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, dtype).reshape(-1, width)
 
 
 def _key(item: Item) -> ItemKey:

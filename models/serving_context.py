@@ -3,7 +3,7 @@
 from core.settings import Settings
 from feature_repo.folds.act import NoItems
 from feature_repo.folds.context import FoldContext
-from models.catalog import load_catalog
+from models.catalog_files import load_catalog
 from models.registry import current, folder_of, load_manifest
 
 

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from core.errors import ArtefactError, ContractError
 from models.artefact import Artefact
 from models.batches import Beams, Ints, beam_difference, take_rows
-from models.catalog import Catalog, load_catalog
+from models.catalog import Catalog
+from models.catalog_files import load_catalog
 from models.export import TOLERANCE, beams_of
 from models.golden import load_golden
 from models.registry import GOLDEN_FILE, MODEL_FILE

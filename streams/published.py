@@ -10,7 +10,7 @@ from pathlib import Path
 
 from core.errors import ArtefactError
 from feature_repo.folds.context import FoldContext
-from models.catalog import load_catalog
+from models.catalog_files import load_catalog
 from models.registry import current, folder_of, load_manifest
 
 logger = logging.getLogger(__name__)

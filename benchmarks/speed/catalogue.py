@@ -7,7 +7,8 @@ import numpy as np
 
 from benchmarks.speed.load import ITEMS, duration_ms, item_name
 from feature_repo.layouts import DIM
-from models.catalog import Catalog, save_catalog
+from models.catalog import Catalog
+from models.catalog_files import save_catalog
 from models.item_vectors import FEATURES, ItemEncoder, unit_rows
 from models.registry import GOLDEN_FILE, MODEL_FILE, publish, stage
 from models.semantic_ids import Codebook

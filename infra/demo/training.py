@@ -22,7 +22,8 @@ from infra.demo.first_quality import asked, generator_quality, selection_quality
 from infra.demo.recorded import Recorded
 from models.artefact import load_artefact
 from models.batches import Ints, take_rows
-from models.catalog import Catalog, save_catalog
+from models.catalog import Catalog
+from models.catalog_files import save_catalog
 from models.dataset import example_contexts, folded_samples
 from models.examples import Examples
 from models.export import export_generator

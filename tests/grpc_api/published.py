@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from feature_repo.layouts import HISTORY_ROW, INTERESTS, PLACES, WATCH, UserRows
-from models.catalog import Catalog, save_catalog
+from models.catalog import Catalog
+from models.catalog_files import save_catalog
 from models.contexts import context_batch
 from models.export import export_generator, replace_weights
 from models.generator import Generator

@@ -11,6 +11,7 @@ from grpc_api.filters import SEEN_PLACE_S, SEEN_VIDEO_S, Circumstances, sieve
 from models.catalog import Catalog
 from protos.catalog.v1.catalog_pb2 import OpeningHours
 from tests.grpc_api.world import HERE, NOW_MS, catalog_of, item
+from tests.models.shelves import set_available
 
 NEAR = (31.24, 121.48)
 FAR = (32.5, 121.47)  # 141 km north
@@ -45,7 +46,7 @@ def kept(
 
 def test_what_is_not_available_or_was_removed_is_never_kept() -> None:
     catalog = catalog_of([item("a"), item("b"), item("c")])
-    catalog.set_available("a", False)
+    set_available(catalog, "a", False)
     catalog.remove("b")
     assert kept(catalog, about()) == (["c"], {"not_live": 2})
 
@@ -95,7 +96,7 @@ def test_every_item_is_kept_or_counted_once(data: st.DataObject) -> None:
         ]
     )
     for name in data.draw(st.lists(st.integers(0, 7))):
-        shelf.set_available(str(name), False)
+        set_available(shelf, str(name), False)
     names = st.lists(st.integers(0, 9).map(str), max_size=4).map(tuple)
     circumstances = about(
         here=data.draw(st.sampled_from([None, HERE, FAR])),

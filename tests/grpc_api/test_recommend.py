@@ -22,6 +22,7 @@ from protos.events.v1.interaction_pb2 import Location, Origin
 from protos.scoring.v1.recommend_pb2 import RecommendRequest, RecommendResponse
 from tests.grpc_api.conftest import ScorerWorld, Wanted
 from tests.grpc_api.world import CODES, HERE, NOW_MS, catalog_of, item, serving_of, user_rows
+from tests.models.shelves import set_available
 
 HERE_LOCATION = Location(latitude=HERE[0], longitude=HERE[1], accuracy_m=12.0)
 PATIENT = 2.0
@@ -182,7 +183,7 @@ async def test_the_same_request_alone_and_in_a_full_batch_gets_the_same_slate(kn
 async def test_what_is_not_live_is_never_shown(known: ScorerWorld, trouble: str) -> None:
     catalog = known.host.serving.catalog
     for name in ("v9", "p0", "v1"):
-        catalog.set_available(name, False)
+        set_available(catalog, name, False)
     catalog.remove("v8")
     known.store.down = trouble == "store"
     if trouble == "generator":

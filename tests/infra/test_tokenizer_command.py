@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from core.errors import ArtefactError
 from infra.tokenizer_command import tokenizer_app, train_semantic_ids_command
 from models import kuairand
-from models.catalog import Catalog, load_catalog, save_catalog
+from models.catalog import Catalog
+from models.catalog_files import load_catalog, save_catalog
 from models.registry import GOLDEN_FILE, MODEL_FILE, publish, stage
 from models.train_semantic_ids import catalog_health
 from protos.catalog.v1.catalog_pb2 import Item

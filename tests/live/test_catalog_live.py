@@ -16,7 +16,8 @@ from core.topics_admin import apply_topics
 from feature_repo import schema
 from grpc_api.catalog import CatalogService
 from grpc_api.lease import Session
-from models.catalog import Catalog, load_catalog
+from models.catalog import Catalog
+from models.catalog_files import load_catalog
 from protos.catalog.v1.catalog_pb2 import CatalogChange, UpdateCatalogRequest
 from tests.grpc_api.published import publish_tiny
 from tests.grpc_api.world import catalog_of, item

@@ -57,6 +57,16 @@ def record_of(catalog: Catalog, item: Item) -> CatalogRecord:
     )
 
 
+def set_available(catalog: Catalog, item_id: str, available: bool) -> None:
+    """The newest change of the item says whether it may be shown."""
+    index = catalog.index_of(item_id)
+    assert index is not None
+    item = Item()
+    item.CopyFrom(catalog.items[index])
+    item.available = available
+    catalog.apply([record_of(catalog, item)])
+
+
 def walk(catalog: Catalog, path: npt.NDArray[np.int32]) -> int:
     """Where a beam that spells `path` ends: the item's index; -1 when a step may not be taken."""
     trie, node = catalog.trie, 0

@@ -8,7 +8,8 @@ import pytest
 from core.errors import ArtefactError
 from models.artefact import GOLDEN_TOLERANCE, load_artefact
 from models.batches import ContextBatch
-from models.catalog import Catalog, save_catalog
+from models.catalog import Catalog
+from models.catalog_files import save_catalog
 from models.export import export_generator
 from models.golden import Golden, load_golden, save_golden
 from models.registry import GOLDEN_FILE, MODEL_FILE, publish, stage

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from core.errors import ArtefactError, ContractError, TooLarge
 from core.ids import ItemKey, item_key
 from feature_repo.folds.act import UNKNOWN_PLACE
-from models.catalog import Applied, Catalog, load_catalog, save_catalog
+from models.catalog import Applied, Catalog
+from models.catalog_files import load_catalog, save_catalog
 from models.item_vectors import FEATURES, WORDS, words_of
 from models.tokenizer import Tokenizer
 from models.tokenizer_health import HealthLimits
 from models.trie import Trie, build_trie
 from protos.catalog.v1.catalog_pb2 import CatalogRecord, Item, OpeningHours
-from tests.models.shelves import record_of, shop, shop_item, shop_items, walk
+from tests.models.shelves import record_of, set_available, shop, shop_item, shop_items, walk
 
 
 @pytest.fixture
@@ -71,8 +72,6 @@ def test_a_removed_item_cannot_be_reached_and_its_path_is_never_given_again(cata
     path, vector = catalog.codes[0].copy(), catalog.vectors[0].copy()
     assert catalog.remove("0-0")
     assert "0-0" not in reachable(catalog)
-    assert not catalog.set_available("0-0", True)
-    assert "0-0" not in reachable(catalog)
     assert catalog.assign([shop_item("twin", 0)])[0].tolist() != path.tolist()
     np.testing.assert_array_equal(catalog.table.vectors[catalog.place(item_key("0-0"))], vector)  # histories name it
     with pytest.raises(ContractError, match="removed for good"):
@@ -80,11 +79,10 @@ def test_a_removed_item_cannot_be_reached_and_its_path_is_never_given_again(cata
 
 
 def test_what_is_not_available_cannot_be_reached_until_it_is(catalog: Catalog) -> None:
-    assert catalog.set_available("1-1", False)
+    set_available(catalog, "1-1", False)
     assert "1-1" not in reachable(catalog)
-    assert catalog.set_available("1-1", True)
+    set_available(catalog, "1-1", True)
     assert "1-1" in reachable(catalog)
-    assert not catalog.set_available("nobody", True)
     assert not catalog.remove("nobody")
 
 
@@ -229,7 +227,7 @@ def test_the_digest_changes_with_ids_codes_and_tokenizer_and_with_nothing_else(c
     ]
     assert len({catalog.digest(), *(other.digest() for other in changed)}) == 4
     digest = catalog.digest()
-    catalog.set_available("0-0", False)
+    set_available(catalog, "0-0", False)
     assert catalog.digest() == digest
 
 
@@ -248,7 +246,7 @@ def test_equal_arguments_give_an_equal_catalogue_and_another_seed_another() -> N
 
 def test_a_saved_catalogue_comes_back_whole(catalog: Catalog, tmp_path: Path) -> None:
     catalog.apply([record_of(catalog, shop_item("place", 1, at=(31.0, 121.0)))])
-    catalog.set_available("0-1", False)
+    set_available(catalog, "0-1", False)
     catalog.remove("0-2")
     save_catalog(catalog, tmp_path)
     loaded = load_catalog(tmp_path)
@@ -311,7 +309,7 @@ def test_the_codes_of_like_items_change_when_only_their_place_does() -> None:
 
 
 def test_a_trie_of_some_items_reaches_them_and_no_other_and_leaves_the_catalogues_own_alone(catalog: Catalog) -> None:
-    catalog.set_available(catalog.items[2].item_id, False)
+    set_available(catalog, catalog.items[2].item_id, False)
     before = catalog.trie.live.copy()
     some = catalog.trie_of(np.array([0, 2, 2], np.int32))
     assert np.flatnonzero(some.live[some.leaf[: len(catalog)]]).tolist() == [0, 2]

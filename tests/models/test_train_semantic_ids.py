@@ -8,7 +8,7 @@ import pytest
 from core.errors import ArtefactError, InputError, TooLarge
 from core.ids import item_key
 from models import train_semantic_ids as training
-from models.catalog import load_catalog, save_catalog
+from models.catalog_files import load_catalog, save_catalog
 from models.codebook_training import Variant
 from models.item_training import VectorArgs
 from models.tokenizer_health import HealthLimits

@@ -18,7 +18,8 @@ from feature_repo.folds.user import EMPTY, UserState, fold_record, rows_of
 from feature_repo.layouts import UserRows
 from models.artefact import Artefact, load_artefact
 from models.batches import ContextBatch
-from models.catalog import Catalog, save_catalog
+from models.catalog import Catalog
+from models.catalog_files import save_catalog
 from models.contexts import context_batch
 from models.examples import Examples
 from models.export import export_generator

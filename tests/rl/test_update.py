@@ -15,6 +15,7 @@ from models.trie_tensors import trie_tensors
 from protos.registry.v1.manifest_pb2 import ModelManifest
 from rl.dataset import Rollouts, rollouts
 from rl.update import UpdateArguments, Updated, load_weights, update
+from tests.models.shelves import set_available
 from tests.rl.loop import PARTITIONS, World
 
 ARGS = UpdateArguments(steps=25, requests=32, examples=64, max_positives=400)
@@ -126,11 +127,11 @@ def test_time_ends_an_update(world: World, serving: Generator, found: Rollouts) 
 
 def test_an_unreachable_item_teaches_nothing(world: World, serving: Generator, found: Rollouts) -> None:
     """An item taken off the shelf since has no legal path: its slots are left out, not turned into -1e9."""
-    from models.catalog import load_catalog
+    from models.catalog_files import load_catalog
 
     catalog = load_catalog(folder_of(world.home, 1))
     for item in np.unique(found.batch.items[found.batch.items >= 0])[::2]:
-        catalog.set_available(catalog.items[item].item_id, False)
+        set_available(catalog, catalog.items[item].item_id, False)
     report = update(serving, found.batch, found.positives, catalog, ARGS).report
     assert np.isfinite([report.gradient_norm_max, report.kl, report.supervised_loss_after]).all()
     assert report.positives < int((found.batch.advantage > 0).sum())
