@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from core.producer import Acknowledged, ActivitySink
 from core.telemetry import IMPRESSIONS, STAGE_IN, STAGE_OUT, STAGE_REMOVED
-from grpc_api.pipeline import Answer
+from grpc_api.answer import Answer
 from grpc_api.selection import METHOD
 from protos.events.v1.activity_pb2 import Activity
 from protos.events.v1.impression_pb2 import (

@@ -14,50 +14,47 @@ what is left, and `reasons` says why. Everything that is shown passes the same f
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Final, NamedTuple, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from core.clock import Clock
 from core.errors import StoreUnavailable
-from core.geo import cell_name, distance_m, neighbours
+from core.geo import cell_name, neighbours
 from core.ids import item_key
-from core.telemetry import STAGE_IN, STAGE_OUT, STAGE_REMOVED, STAGE_SECONDS
 from feature_repo.folds.popularity import CellState, cell_key, top_of
 from feature_repo.layouts import GLOBAL_CELL, USER, UserRows, user_rows
+from grpc_api.answer import (
+    EXPLORED,
+    FEATURES_ABSENT,
+    FEATURES_STALE,
+    GENERATOR,
+    GENERATOR_FAILED,
+    GENERATOR_LATE,
+    SLATE_SHORT,
+    STORE_LATE,
+    STORE_UNAVAILABLE,
+    Answer,
+    Hydrated,
+    Point,
+    Query,
+    Slot,
+    slot_of,
+)
+from grpc_api.fill import fill
 from grpc_api.filters import Circumstances, Sieved, sieve
 from grpc_api.last_known import LastKnown
 from grpc_api.selection import Draw, draw, policy_version
 from grpc_api.serving import Generated, Question, Serving
-from models.catalog import Catalog
+from grpc_api.trace import Trace
 from models.values import Weights, selection_scores
-
-# Why an answer is less than it could be; the labels of the metric and the words of the response.
-STORE_LATE: Final = "store_late"
-STORE_UNAVAILABLE: Final = "store_unavailable"
-FEATURES_STALE: Final = "features_stale"  # the rows last read were used
-FEATURES_ABSENT: Final = "features_absent"  # none were ever read here
-GENERATOR_LATE: Final = "generator_late"
-GENERATOR_FAILED: Final = "generator_failed"
-SLATE_SHORT: Final = "slate_short"  # fewer items may be shown than were asked for
 
 HYDRATE_SHARE: Final = 0.5  # of the time left; the rest belongs to the generator
 
-GENERATOR: Final = "generator"
-EXPLORED: Final = "explored"
-NEARBY: Final = "nearby"
-POPULAR: Final = "popular"
-CATALOG: Final = "catalog"
-
-_FILL_CHUNK: Final = 512  # items of the catalogue that one step of the last resort looks at
-
 _log = logging.getLogger(__name__)
 
-Point = tuple[float, float]
-Ints = npt.NDArray[np.int32]
 Result = TypeVar("Result")
 
 
@@ -67,84 +64,6 @@ class FeatureSource(Protocol):
     async def read_users(self, user_ids: Sequence[str]) -> UserRows: ...
 
     async def read_cells(self, cells: Sequence[str]) -> npt.NDArray[np.void]: ...
-
-
-class Query(NamedTuple):
-    """One request, understood."""
-
-    request_id: str
-    user_id: str
-    slate_size: int
-    location: Point | None  # as the caller said it; for distances
-    place: Point | None  # the same, as coarse as the platform keeps it; what the model hears and what is logged
-    exclude: tuple[str, ...]  # item ids
-    explore: bool
-    asked_at_ms: int  # platform clock
-    ready_by_s: float  # monotonic; an answer later than this comes too late
-
-
-class Age(NamedTuple):
-    """How old one view's row was."""
-
-    view: str
-    updated_ms: int  # 0 = not found
-
-
-class Hydrated(NamedTuple):
-    """What is known of the person and the place."""
-
-    rows: UserRows  # (1,) each
-    here: Point | None  # the request's location, else the last place known
-    nearby: list[CellState]  # the person's own cell, then the cells that touch it merged
-    world: CellState
-    reasons: tuple[str, ...]
-
-    @property
-    def known(self) -> bool:
-        """Whether the person has acted: what the generator goes by."""
-        return bool(self.rows.history["length"][0] > 0)
-
-    @property
-    def ages(self) -> tuple[Age, ...]:
-        """One per view of the feature service."""
-        cell = self.nearby[0] if self.nearby else self.world
-        return (
-            Age("user_interests", int(self.rows.interests["updated_ms"][0])),
-            Age("user_history", int(self.rows.history["updated_ms"][0])),
-            Age("user_places", int(self.rows.places["updated_ms"][0])),
-            Age("cell_popularity", cell.updated_ms),
-        )
-
-
-class Slot(NamedTuple):
-    """One position of the slate."""
-
-    item: int  # catalogue index
-    item_id: str
-    source: str
-    candidate: int  # position among the generated; -1 = not generated
-    distance_m: float | None
-
-
-class Answer(NamedTuple):
-    """The slate and everything that led to it."""
-
-    query: Query
-    served_at_ms: int
-    serving: Serving  # whose catalogue the slate obeys
-    hydrated: Hydrated
-    generated: Generated | None
-    sieved: Sieved  # what the filters kept and took of the generated
-    slots: tuple[Slot, ...]
-    drawn: Draw | None
-    policy_version: str  # what decided the order
-    reasons: tuple[str, ...]
-    stage_s: tuple[tuple[str, float], ...]
-
-    @property
-    def model_took_part(self) -> bool:
-        """Whether any shown item was generated."""
-        return any(slot.candidate >= 0 for slot in self.slots)
 
 
 class Pipeline:
@@ -178,7 +97,7 @@ class Pipeline:
 
     async def answer(self, query: Query) -> Answer:
         """The slate, on time or nearly so; raises nothing that a dependency could cause."""
-        trace = _Trace()
+        trace = Trace()
         hydrated = await self._hydrate(query, trace)
         generated, reasons = await self._generate(query, hydrated, trace)
         # From here on nothing waits, so the catalogue cannot change under a stage.
@@ -186,7 +105,7 @@ class Pipeline:
         about = self._circumstances(query, hydrated)
         sieved = _filter(generated, about, trace)
         slots, drawn = self._select(query, generated, sieved.kept, trace)
-        slots = _fill(query, hydrated, serving, about, slots, trace)
+        slots = fill(query, hydrated, serving, about, slots, trace)
         short = (SLATE_SHORT,) if len(slots) < query.slate_size else ()
         return Answer(
             query,
@@ -204,7 +123,7 @@ class Pipeline:
 
     # --- hydrate ---------------------------------------------------------------------------------
 
-    async def _hydrate(self, query: Query, trace: "_Trace") -> Hydrated:
+    async def _hydrate(self, query: Query, trace: Trace) -> Hydrated:
         now_s = time.monotonic()
         until_s = now_s + HYDRATE_SHARE * (query.ready_by_s - now_s)
         with trace.stage("hydrate") as passed:
@@ -245,7 +164,7 @@ class Pipeline:
     # --- generate --------------------------------------------------------------------------------
 
     async def _generate(
-        self, query: Query, hydrated: Hydrated, trace: "_Trace"
+        self, query: Query, hydrated: Hydrated, trace: Trace
     ) -> tuple[Generated | None, tuple[str, ...]]:
         if not hydrated.known:
             return None, ()
@@ -278,7 +197,7 @@ class Pipeline:
         )
 
     def _select(
-        self, query: Query, generated: Generated | None, kept: npt.NDArray[np.intp], trace: "_Trace"
+        self, query: Query, generated: Generated | None, kept: npt.NDArray[np.intp], trace: Trace
     ) -> tuple[tuple[Slot, ...], Draw | None]:
         with trace.stage("select", entering=len(kept)) as passed:
             if generated is None or not len(kept):
@@ -293,12 +212,12 @@ class Pipeline:
             source = GENERATOR if drawn is None else EXPLORED
             catalog = generated.serving.catalog
             return tuple(
-                _slot(catalog, int(generated.items[candidate]), source, int(candidate), query.location)
+                slot_of(catalog, int(generated.items[candidate]), source, int(candidate), query.location)
                 for candidate in chosen
             ), drawn
 
 
-def _filter(generated: Generated | None, about: Circumstances, trace: "_Trace") -> Sieved:
+def _filter(generated: Generated | None, about: Circumstances, trace: Trace) -> Sieved:
     """What may be shown of the generated, best first."""
     if generated is None:
         return Sieved(np.empty(0, np.intp), {}, [])
@@ -308,49 +227,6 @@ def _filter(generated: Generated | None, about: Circumstances, trace: "_Trace") 
         for name, count in sieved.removed.items():
             passed.removed(name, count)
         return sieved
-
-
-def _fill(
-    query: Query, hydrated: Hydrated, serving: Serving, about: Circumstances, slots: tuple[Slot, ...], trace: "_Trace"
-) -> tuple[Slot, ...]:
-    """The slate, with its empty slots filled as far as anything may be shown."""
-    filled = list(slots)
-    if len(filled) >= query.slate_size:
-        return slots
-    taken = {slot.item for slot in filled}
-    catalog = serving.catalog
-    with trace.stage("fill", entering=query.slate_size - len(filled)) as passed:
-        for source, items in _fillers(hydrated, serving):
-            fresh = np.array([item for item in items.tolist() if item not in taken], np.int32)
-            sieved = sieve(fresh, catalog, about)
-            for name, count in sieved.removed.items():
-                passed.removed(name, count)
-            for item in fresh[sieved.kept[: query.slate_size - len(filled)]].tolist():
-                taken.add(item)
-                filled.append(_slot(catalog, item, source, -1, query.location))
-            if len(filled) >= query.slate_size:
-                break
-        passed.out(len(filled) - len(slots))
-    return tuple(filled)
-
-
-def _fillers(hydrated: Hydrated, serving: Serving) -> Iterator[tuple[str, Ints]]:
-    """Catalogue indices by source, most wanted first; the last resort is the whole catalogue."""
-    catalog = serving.catalog
-    for source, cells in ((NEARBY, hydrated.nearby), (POPULAR, [hydrated.world])):
-        for cell in cells:
-            keys = np.array([key for key, score in cell.scores if score > 0.0], np.int64)
-            indices = catalog.indices_of(keys)
-            yield source, indices[indices >= 0]
-    for start in range(0, len(catalog.codes), _FILL_CHUNK):
-        chunk = catalog.available[start : start + _FILL_CHUNK]
-        yield CATALOG, (np.flatnonzero(chunk) + start).astype(np.int32)
-
-
-def _slot(catalog: Catalog, item: int, source: str, candidate: int, location: Point | None) -> Slot:
-    latitude, longitude = catalog.locations[item].tolist()
-    away = None if location is None or np.isnan(latitude) else distance_m(*location, latitude, longitude)
-    return Slot(item, catalog.items[item].item_id, source, candidate, away)
 
 
 def _nobody() -> UserRows:
@@ -381,35 +257,3 @@ async def _in_time(read: "asyncio.Future[Result]", until_s: float, reasons: list
         _log.warning("hydrate.store_unavailable error=%s", error)
         reasons.append(STORE_UNAVAILABLE)
         return None
-
-
-class _Trace:
-    """Measures stages, for the metrics and for this one answer."""
-
-    def __init__(self) -> None:
-        self.seconds: list[tuple[str, float]] = []
-
-    @contextmanager
-    def stage(self, name: str, entering: int = 1) -> Iterator["_Passage"]:
-        """Measure one stage: how many enter is said before, what becomes of them inside."""
-        STAGE_IN.labels(name).inc(entering)
-        started = time.monotonic()
-        try:
-            yield _Passage(name)
-        finally:
-            took = time.monotonic() - started
-            self.seconds.append((name, took))
-            STAGE_SECONDS.labels(name).observe(took)
-
-
-class _Passage:
-    """What becomes of the things in one stage."""
-
-    def __init__(self, stage: str) -> None:
-        self._stage = stage
-
-    def out(self, count: int) -> None:
-        STAGE_OUT.labels(self._stage).inc(count)
-
-    def removed(self, reason: str, count: int = 1) -> None:
-        STAGE_REMOVED.labels(self._stage, reason).inc(count)

@@ -15,8 +15,9 @@ from core.geo import cell_of, centre_of
 from core.settings import Scorer
 from core.telemetry import DEGRADED, QUEUE_DEPTH
 from core.validation import impression_fault
+from grpc_api.answer import Answer, Query
 from grpc_api.impressions import Shown, feature_ages, feature_cursor
-from grpc_api.pipeline import Answer, Pipeline, Query
+from grpc_api.pipeline import Pipeline
 from protos.events.v1.impression_pb2 import Impression
 from protos.scoring.v1 import recommend_pb2_grpc
 from protos.scoring.v1.recommend_pb2 import RecommendRequest, RecommendResponse, StageTime
