@@ -32,7 +32,7 @@ from feature_repo.layouts import WATCH_BUCKETS
 from models.catalog import Catalog
 from protos.events.v1.interaction_pb2 import Action, Interaction
 from rl.exposures import exposures
-from rl.rewards import GlobalTable, duration_buckets, fit_global_table
+from rl.rewards import GlobalTable, fit_global_table
 from rl.user_features import (
     FEATURES,
     ITEM_FEATURES,
@@ -44,7 +44,7 @@ from rl.user_features import (
     item_features,
     person_features,
 )
-from rl.user_model import ACTS, WATCH_BINS, WATCH_EDGES, Floats, Ints, Predicted, Viewers, watch_bins
+from rl.user_model import ACTS, WATCH_BINS, Floats, Ints, Predicted, Viewers, watch_bins
 
 KNOTS: Final = (0.2, 0.4, 0.6, 0.8)  # quantiles at which a feature's effect may bend
 INPUTS: Final = len(FEATURES) * (1 + len(KNOTS)) + WATCH_BUCKETS
@@ -53,7 +53,6 @@ _DISLIKE: Final = ACTS.index(Action.ACTION_DISLIKE)
 _FOLDS: Final = 5
 _FEW_ACTS: Final = 20  # an act seen less often has a rate and no reasons
 _NEVER: Final = -30.0  # log-odds of a bin that no recorded exposure fell into
-_WATCHED: Final = WATCH_EDGES.index(0.3) + 1  # the first bin above 30 %
 _DURATION: Final = FEATURES.index("duration")
 
 logger = logging.getLogger(__name__)
@@ -89,22 +88,6 @@ class Weights(NamedTuple):
     acts_bias: Floats  # (2,)
 
 
-class Quality(NamedTuple):
-    """How well a user model describes exposures it has not seen. Log losses in nats an exposure."""
-
-    exposures: int
-    watch_log_loss: float
-    watch_base_log_loss: float  # of always giving the days' own frequencies per duration bucket
-    watched_predicted: float  # share of exposures watched beyond 30 %
-    watched_found: float
-    like_log_loss: float
-    like_base_log_loss: float  # of always giving the days' own rate
-    likes_predicted: float  # rate
-    likes_found: float
-    dislikes_predicted: float
-    dislikes_found: float
-
-
 class FittedUsers:
     """A fitted `rl.user_model.UserModel`, for one catalogue."""
 
@@ -116,7 +99,7 @@ class FittedUsers:
     def predict(self, viewers: Viewers, who: npt.NDArray[np.int64], items: Ints) -> Predicted:
         """As in `rl.user_model.UserModel`."""
         person = person_features(viewers.rows, who, items, self._facts)
-        return _odds(np.concatenate([person, item_features(items, self.averages)], axis=1), self.weights)
+        return odds(np.concatenate([person, item_features(items, self.averages)], axis=1), self.weights)
 
     def durations_s(self, items: Ints) -> Floats:
         """As in `rl.user_model.UserModel`."""
@@ -177,7 +160,7 @@ def fit_users(
         InputError: the days hold no exposure of a known item of known length, or only one bin of watch share.
     """
     facts = item_facts(catalog)
-    seen = _gather(sample_of_users(interactions, args.users, args.seed), catalog, facts, context, since_ms, until_ms)
+    seen = gather(sample_of_users(interactions, args.users, args.seed), catalog, facts, context, since_ms, until_ms)
     by_others = np.empty((len(seen.items), len(ITEM_FEATURES)), np.float32)
     for fold in range(_FOLDS):
         inside = seen.fold == fold
@@ -193,43 +176,7 @@ def fit_users(
     return Fitted(FittedUsers(weights, averages, catalog), table, len(raw))
 
 
-def quality(
-    fitted: Fitted,
-    interactions: Iterable[Interaction],
-    catalog: Catalog,
-    context: FoldContext,
-    *,
-    since_ms: int,
-    until_ms: int,
-) -> Quality:
-    """How well the model describes the exposures of other days; arguments as in `fit_users`."""
-    facts = item_facts(catalog)
-    seen = _gather(interactions, catalog, facts, context, since_ms, until_ms)
-    raw = np.concatenate([seen.person, item_features(seen.items, fitted.users.averages)], axis=1)
-    predicted, bins = _odds(raw, fitted.users.weights), watch_bins(seen.share)
-    buckets = duration_buckets(facts.duration_s[seen.items])
-    base = np.ones((WATCH_BUCKETS + 1, WATCH_BINS))
-    np.add.at(base, (buckets, bins), 1.0)
-    base /= base.sum(axis=1, keepdims=True)
-    liked, disliked = seen.acts[:, _LIKE], seen.acts[:, _DISLIKE]
-    likes, dislikes = predicted.acts[:, _LIKE], predicted.acts[:, _DISLIKE]
-    rows = np.arange(len(bins))
-    return Quality(
-        exposures=len(bins),
-        watch_log_loss=float(-np.log(predicted.watch[rows, bins]).mean()),
-        watch_base_log_loss=float(-np.log(base[buckets, bins]).mean()),
-        watched_predicted=float(predicted.watch[:, _WATCHED:].sum(axis=1).mean()),
-        watched_found=float((bins >= _WATCHED).mean()),
-        like_log_loss=_binary_log_loss(likes, liked),
-        like_base_log_loss=_binary_log_loss(np.full(len(liked), liked.mean()), liked),
-        likes_predicted=float(likes.mean()),
-        likes_found=float(liked.mean()),
-        dislikes_predicted=float(dislikes.mean()),
-        dislikes_found=float(disliked.mean()),
-    )
-
-
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """n exposures of known items of known length."""
 
     person: Floats32  # (n, PERSON_FEATURES)
@@ -240,15 +187,20 @@ class _Seen(NamedTuple):
     fold: npt.NDArray[np.int64]  # of the user, 0 .. _FOLDS - 1
 
 
-def _gather(
+def gather(
     interactions: Iterable[Interaction],
     catalog: Catalog,
     facts: ItemFacts,
     context: FoldContext,
     since_ms: int,
     until_ms: int,
-) -> _Seen:
-    parts: list[_Seen] = []
+) -> Seen:
+    """The exposures of since_ms <= time < until_ms, as a user model sees them; arguments as in `fit_users`.
+
+    Raises:
+        InputError: there is none of a known item of known length.
+    """
+    parts: list[Seen] = []
     for chunk in exposures(interactions, context, since_ms=since_ms, until_ms=until_ms):
         index = catalog.indices_of(chunk.items)
         kept = np.flatnonzero((index >= 0) & (facts.duration_s[index] > 0))
@@ -256,7 +208,7 @@ def _gather(
         play_s = chunk.play_ms[kept] / 1000.0
         folds = np.array([event_hash(user_id) % _FOLDS for user_id in chunk.user_ids])
         parts.append(
-            _Seen(
+            Seen(
                 person_features(chunk.rows, kept, items, facts),
                 items,
                 play_s / facts.duration_s[items],
@@ -267,7 +219,7 @@ def _gather(
         )
     if not parts or not sum(len(part.items) for part in parts):
         raise InputError("found no exposure of a known item of known length, expected some; name other days")
-    return _Seen(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    return Seen(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def sample_of_users(interactions: Iterable[Interaction], most: int, seed: int) -> list[Interaction]:
@@ -326,14 +278,15 @@ def _inputs(raw: Floats32, mean: Floats, scale: Floats, knots: Floats) -> Floats
     return np.concatenate([standard, *beyond, np.eye(WATCH_BUCKETS)[bucket]], axis=1).astype(np.float32)
 
 
-def _odds(raw: Floats32, weights: Weights) -> Predicted:
+def odds(raw: Floats32, weights: Weights) -> Predicted:
+    """What is expected of n exposures.
+
+    Args:
+        raw: (n, F) features of person and item, in the order of `rl.user_features.FEATURES`.
+    """
     inputs = _inputs(raw, weights.mean, weights.scale, weights.knots)
     logits = inputs @ weights.watch + weights.watch_bias
     likely = np.exp(logits - logits.max(axis=1, keepdims=True))
     acts = np.zeros((len(raw), len(ACTS)))
     acts[:, [_LIKE, _DISLIKE]] = 1.0 / (1.0 + np.exp(-(inputs @ weights.acts + weights.acts_bias)))
     return Predicted(likely / likely.sum(axis=1, keepdims=True), acts)
-
-
-def _binary_log_loss(predicted: Floats, found: npt.NDArray[np.bool_]) -> float:
-    return float(-np.log(np.where(found, predicted, 1.0 - predicted).clip(1e-12)).mean())

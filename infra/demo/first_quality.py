@@ -1,7 +1,7 @@
 """How good version 1 is, on the first live day, which nothing was learned from.
 
-Three questions, kept apart: does the generator name the next good item, do the values foresee what follows, and what
-does choosing by values change.
+Four questions, kept apart: does the generator name the next good item, do the values foresee what follows, does the
+user model describe what people do, and what does choosing by values change under it.
 """
 
 from collections.abc import Iterator
@@ -26,6 +26,7 @@ from rl.fitted_users import Fitted, sample_of_users
 from rl.gate import paired_difference, per_request, slates
 from rl.shown import shown_of_log
 from rl.user_model import Viewers, expected_rewards
+from rl.users_quality import users_quality
 
 TEST_EXPOSURES: Final = 2_000
 RESAMPLES: Final = 1_000
@@ -119,6 +120,16 @@ def selection_quality(question: Asked, catalog: Catalog, fitted: Fitted, weights
     }
     intervals = {"reward_gain_low": gain.low, "reward_gain_high": gain.high}
     return {"item_weight": weights.item, "value_weight": weights.value, **rewards, **recalls, **intervals}
+
+
+def user_model_quality(
+    recorded: Recorded, context: FoldContext, catalog: Catalog, fitted: Fitted, most_users: int
+) -> dict[str, float]:
+    """How well the user model, which slates and updates are judged by, describes what the day's people did."""
+    people = sample_of_users(chain(recorded.imported, recorded.live), most_users, 0)
+    day = recorded.live_start_ms, recorded.live_start_ms + DAY_MS
+    found = users_quality(fitted, people, catalog, context, since_ms=day[0], until_ms=day[1])
+    return {f"user_model_{name}": float(number) for name, number in found._asdict().items()}
 
 
 def _foresights(odds: npt.NDArray[np.float32], outcomes: npt.NDArray[np.bool_]) -> Iterator[tuple[str, float]]:

@@ -102,6 +102,13 @@ def build_report(
                 *(f"{figure}_by_{way}" for figure in ("reward", "recall_at_10") for way in ("beam", "item", "value")),
             )
         },
+        "user_model": {
+            name: round(first.metrics[f"user_model_{name}"], 4)
+            for name in (
+                *("exposures", "watch_log_loss", "watch_base_log_loss", "watched_predicted", "watched_found"),
+                *("likes_predicted", "likes_found"),
+            )
+        },
         "traffic_s": round(result.traffic_s, 1),
     }
 
@@ -181,6 +188,18 @@ def show_results(show: Show, report: dict[str, Any]) -> None:
                     f"{values['reward_gain_low']:+.4f} .. {values['reward_gain_high']:+.4f}",
                 ),
             )
+        ],
+    )
+    users = report["user_model"]
+    show.table(
+        f"the user model that judges, on {users['exposures']:,.0f} unseen exposures of the first live day",
+        [
+            {
+                "log loss of watch share, nats": users["watch_log_loss"],
+                "of the rates by duration": users["watch_base_log_loss"],
+                "watched over 30 %, expected": users["watched_predicted"],
+                "found": users["watched_found"],
+            }
         ],
     )
     show.table(f"gate: {report['gate']['verdict']}", [{"check": reason} for reason in report["gate"]["reasons"]])

@@ -18,7 +18,13 @@ from core.clock import Clock
 from core.settings import Streams
 from feature_repo.folds.context import FoldContext
 from feature_repo.services import generator_v1
-from infra.demo.first_quality import asked, generator_quality, selection_quality, value_quality
+from infra.demo.first_quality import (
+    asked,
+    generator_quality,
+    selection_quality,
+    user_model_quality,
+    value_quality,
+)
 from infra.demo.recorded import Recorded
 from models.artefact import load_artefact
 from models.batches import Ints, take_rows
@@ -129,6 +135,7 @@ def train_first_version(
     question = asked(recorded, context, catalog, trained.generator, arguments.beam_width)
     metrics |= generator_quality(question, recorded, catalog, samples)
     metrics |= value_quality(recorded, context, catalog, trained.generator, arguments.value_users)
+    metrics |= user_model_quality(recorded, context, catalog, fitted, arguments.value_users)
     metrics |= selection_quality(question, catalog, fitted, weights)
 
     say("export to ONNX, held against torch")

@@ -45,6 +45,13 @@ METRICS = {
     "watched_predicted": 0.34,
     "watched_log_loss": 0.61,
     "watched_base_log_loss": 0.63,
+    "user_model_exposures": 300.0,
+    "user_model_watch_log_loss": 1.9,
+    "user_model_watch_base_log_loss": 2.0,
+    "user_model_watched_predicted": 0.41,
+    "user_model_watched_found": 0.4,
+    "user_model_likes_predicted": 0.02,
+    "user_model_likes_found": 0.03,
     "item_weight": 1.5,
     "value_weight": 1.0,
     "reward_by_beam": 0.5594,
@@ -129,7 +136,7 @@ def test_a_report_has_every_number_that_was_promised(sound: dict[str, Any]) -> N
     promised = (
         "events_sent events_kept events_applied events_rejected duplicates_skipped requests degraded_requests "
         "illegal_items impressions_logged outcomes_joined freshness_ms recommend_ms model_versions gate reward "
-        "quality values wall_s"
+        "quality values user_model wall_s"
     )
     assert set(promised.split()) <= sound.keys()
     assert {"p50", "p99"} == sound["freshness_ms"].keys() == sound["recommend_ms"].keys()

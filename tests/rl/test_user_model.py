@@ -16,7 +16,7 @@ from protos.events.v1.interaction_pb2 import ORIGIN_SIMULATED, Action, Interacti
 from protos.events.v1.outcome_pb2 import Outcome
 from rl.city import make_city
 from rl.city_users import recorded_days
-from rl.fitted_users import Fitted, FittedUsers, UserModelArguments, fit_users, quality
+from rl.fitted_users import Fitted, FittedUsers, UserModelArguments, fit_users
 from rl.rewards import duration_buckets, rewards
 from rl.simulator import Slate, slate_acts
 from rl.user_model import (
@@ -29,6 +29,7 @@ from rl.user_model import (
     expected_rewards,
     watch_bins,
 )
+from rl.users_quality import users_quality
 from tests.rl.loop import CONFIG, NOON_OF_DAY_TWO, World
 
 FEW = UserModelArguments(watch_strength=0.01, act_strength=0.01)  # few exposures carry few weights
@@ -115,7 +116,9 @@ def test_a_person_is_judged_alone(world: World, fitted: Fitted) -> None:
 def test_a_fitted_model_beats_base_rates_on_a_later_day(
     world: World, events: list[Interaction], fitted: Fitted
 ) -> None:
-    found = quality(fitted, events, world.serving.catalog, world.context, since_ms=NOON_OF_DAY_TWO, until_ms=1 << 62)
+    found = users_quality(
+        fitted, events, world.serving.catalog, world.context, since_ms=NOON_OF_DAY_TWO, until_ms=1 << 62
+    )
     assert found.exposures > 200
     assert found.watch_log_loss < found.watch_base_log_loss
     assert found.watched_predicted == pytest.approx(found.watched_found, abs=0.12)
