@@ -316,7 +316,7 @@ def train(
     from infra.demo.kuairand import KuaiRand
     from infra.demo.training import train_first_version
     from models.registry import load_manifest
-    from models.values import Weights
+    from models.values import SelectionWeights
     from rl.announce import announce
 
     settings = configured("train")
@@ -330,7 +330,7 @@ def train(
             arguments,
             registry=settings.registry.home,
             streams=settings.streams,
-            weights=Weights.of(settings.scorer),
+            weights=SelectionWeights.of(settings.scorer),
             clock=settings.clock.clock(),
             say=lambda text: console.print(text, highlight=False),
             progress=lambda at: bars.update(bar, completed=at.done, description=f"generator, loss {at.loss:.3f}"),

@@ -49,7 +49,7 @@ from grpc_api.last_known import LastKnown
 from grpc_api.selection import Draw, draw, policy_version
 from grpc_api.serving import Generated, Question, Serving
 from grpc_api.trace import Trace
-from models.values import Weights, selection_scores
+from models.values import SelectionWeights, selection_scores
 
 HYDRATE_SHARE: Final = 0.5  # of the time left; the rest belongs to the generator
 
@@ -79,7 +79,7 @@ class Pipeline:
         rng: np.random.Generator,
         service_radius_m: float,
         location_resolution: int,
-        weights: Weights,
+        weights: SelectionWeights,
     ) -> None:
         self._source = source
         self._generate_in_batch = generate

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from models.values import Weights
+from models.values import SelectionWeights
 
 METHOD: Final = "plackett_luce"
 # 1 = the generator's own masked distribution, restricted to the kept candidates. Higher would spend
@@ -30,7 +30,7 @@ TEMPERATURE: Final = 1.0
 Floats = npt.NDArray[np.float64]
 
 
-def policy_version(weights: Weights) -> str:
+def policy_version(weights: SelectionWeights) -> str:
     """The name that impressions carry: what decided the order, with its parameters."""
     counted = [f"{name}*{weight:g}" for name, weight in weights._asdict().items() if weight]
     return "+".join(["beam", *counted, "pl@1"])

@@ -32,7 +32,7 @@ from grpc_api.recommend import Parts, RecommendService
 from grpc_api.serving import Generated, Host, Question, Serving
 from grpc_api.swap import ModelWatch, load_serving
 from models.registry import current
-from models.values import Weights
+from models.values import SelectionWeights
 from protos.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 from protos.catalog.v1.catalog_pb2 import CatalogRecord
 from protos.ingest.v1 import ingest_pb2, ingest_pb2_grpc
@@ -93,7 +93,7 @@ async def serve_scorer(settings: Settings) -> None:
             rng=rng,
             service_radius_m=1000.0 * scorer.service_radius_km,
             location_resolution=settings.streams.location_resolution,
-            weights=Weights.of(scorer),
+            weights=SelectionWeights.of(scorer),
         )
         await pipeline.warm_up()
 

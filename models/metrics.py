@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.batches import Beams
-from models.values import BEAM_ALONE, Weights, selection_scores
+from models.values import BEAM_ALONE, SelectionWeights, selection_scores
 
 NOT_RANKED: Final = np.iinfo(np.int64).max
 
@@ -21,7 +21,7 @@ Ranks = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int32]
 
 
-def ranks_in_beams(beams: Beams, targets: Ints, weights: Weights = BEAM_ALONE) -> Ranks:
+def ranks_in_beams(beams: Beams, targets: Ints, weights: SelectionWeights = BEAM_ALONE) -> Ranks:
     """(B,) rank of each target among its beams, 1 = best; NOT_RANKED where no beam spells it.
 
     Args:

@@ -32,23 +32,23 @@ WORTH: Final = np.array([1.0, 0.3, 1.0], np.float32)  # (R,) of each; acts as in
 _NEVER: Final = 1e-6  # odds so small have a logarithm
 
 
-class Weights(NamedTuple):
+class SelectionWeights(NamedTuple):
     """What counts beside the log-probability of a path when a slate is chosen."""
 
     item: float  # of the item head's logit
     value: float  # of the logarithm of the expected worth
 
     @classmethod
-    def of(cls, scorer: Scorer) -> "Weights":
+    def of(cls, scorer: Scorer) -> "SelectionWeights":
         """As the settings of scorers say."""
         return cls(scorer.item_weight, scorer.value_weight)
 
 
-BEAM_ALONE: Final = Weights(0.0, 0.0)
+BEAM_ALONE: Final = SelectionWeights(0.0, 0.0)
 
 
 def selection_scores(
-    masked_log_probs: Floats, item_logits: Floats, values: Floats, weights: Weights
+    masked_log_probs: Floats, item_logits: Floats, values: Floats, weights: SelectionWeights
 ) -> npt.NDArray[np.float64]:
     """(..., K) what a slate is chosen by: log-probability of the path, and by their weights the item head's logit and
     the logarithm of the expected worth.

@@ -31,7 +31,7 @@ from models.registry import (
     publish,
     stage,
 )
-from models.values import Weights
+from models.values import SelectionWeights
 from protos.events.v1.outcome_pb2 import Outcome
 from protos.registry.v1.manifest_pb2 import GateVerdict, ModelManifest
 from rl.dataset import Rollouts, rollouts
@@ -227,7 +227,7 @@ def learn(
         users,
         table,
         rng=np.random.default_rng(args.seed),
-        weights=Weights.of(settings.scorer),
+        weights=SelectionWeights.of(settings.scorer),
     )
     version = publish_or_refuse(home, staged, manifest, judged)
     for line in reasons(judged.verdict):

@@ -25,7 +25,7 @@ from models.export import TOLERANCE, beams_of
 from models.golden import load_golden
 from models.registry import GOLDEN_FILE, MODEL_FILE
 from models.runtime import Generator, OnnxGenerator
-from models.values import Weights, selection_scores
+from models.values import SelectionWeights, selection_scores
 from protos.registry.v1.manifest_pb2 import GateCheck, GateVerdict, ModelManifest
 from rl.dataset import RolloutBatch
 from rl.rewards import GlobalTable
@@ -67,7 +67,7 @@ def judge(
     table: GlobalTable,
     *,
     rng: np.random.Generator,
-    weights: Weights,
+    weights: SelectionWeights,
     threads: int = 1,
 ) -> Judged:
     """The verdict on the candidate in a staging folder. Never raises because of what the candidate is.
@@ -122,7 +122,7 @@ def reasons(verdict: GateVerdict) -> list[str]:
     return [f"{check.name}: {'passed' if check.passed else 'REFUSED'}: {check.reason}" for check in verdict.checks]
 
 
-def slates(beams: Beams, viewers: Viewers, catalog: Catalog, weights: Weights) -> Ints:
+def slates(beams: Beams, viewers: Viewers, catalog: Catalog, weights: SelectionWeights) -> Ints:
     """(B, SLOTS) catalogue index, -1 = empty: the best of what was generated that a person could be shown.
 
     A video in the person's history and a place that is closed are passed over, as a scorer does.

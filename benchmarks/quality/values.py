@@ -16,7 +16,7 @@ from benchmarks.quality.split import Floats, Ints, Longs, Split, first_of_user
 from core.errors import InputError
 from models.generator import Generator
 from models.train_value_head import Shown, ValueArguments, joined, shown_of, train_value_head
-from models.values import Value, Weights, selection_scores
+from models.values import SelectionWeights, Value, selection_scores
 
 _CHUNK: Final = 4_096  # exposures whose contexts are held at once
 
@@ -63,7 +63,9 @@ class Values:
         values[..., Value.WATCHED] = self._odds(shown, beams.items)
         scores = np.full((len(acts), items), -np.inf, np.float32)
         rows, ranks = np.nonzero(beams.items >= 0)
-        chosen_by = selection_scores(beams.log_probs[..., None], beams.item_logits, values, Weights(0.0, self._weight))
+        chosen_by = selection_scores(
+            beams.log_probs[..., None], beams.item_logits, values, SelectionWeights(0.0, self._weight)
+        )
         scores[rows, beams.items[rows, ranks]] = chosen_by[rows, ranks]
         return scores
 

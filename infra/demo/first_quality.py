@@ -21,7 +21,7 @@ from models.export import beams_of
 from models.generator import Generator
 from models.metrics import popularity, ranks_in_beams, ranks_in_scores, recall_at
 from models.train_value_head import foresight, odds_of
-from models.values import BEAM_ALONE, Value, Weights
+from models.values import BEAM_ALONE, SelectionWeights, Value
 from rl.fitted_users import Fitted, sample_of_users
 from rl.gate import paired_difference, per_request, slates
 from rl.shown import shown_of_log
@@ -100,7 +100,7 @@ def value_quality(
     return dict(_foresights(odds, shown.outcomes))
 
 
-def selection_quality(question: Asked, catalog: Catalog, fitted: Fitted, weights: Weights) -> dict[str, float]:
+def selection_quality(question: Asked, catalog: Catalog, fitted: Fitted, weights: SelectionWeights) -> dict[str, float]:
     """What choosing slates by the item head, and by values too, changes: expected reward of a slot under the user
     model, and recall@10.
 

@@ -35,7 +35,7 @@ from infra.local import LOCK_FILE, LocalServers, lock_home
 from infra.processes import Processes
 from models.registry import load_manifest
 from models.train_generator import Progress
-from models.values import Weights
+from models.values import SelectionWeights
 from rl.announce import announce
 
 JARS: Final = Path("var/kafka-jars")
@@ -143,7 +143,7 @@ def _train(recorded: Recorded, arguments: FirstArguments, settings: Settings, sh
             arguments,
             registry=settings.registry.home,
             streams=settings.streams,
-            weights=Weights.of(settings.scorer),
+            weights=SelectionWeights.of(settings.scorer),
             clock=settings.clock.clock(),
             say=show.say,
             progress=progress,

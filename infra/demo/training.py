@@ -41,7 +41,7 @@ from models.registry import GOLDEN_FILE, MODEL_FILE, WEIGHTS_FILE, publish, stag
 from models.train_generator import Progress, TrainArguments, train_generator
 from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids
 from models.train_value_head import ValueArguments, train_value_head
-from models.values import Weights
+from models.values import SelectionWeights
 from protos.registry.v1.manifest_pb2 import DataRange, ModelManifest
 from rl.candidate import REWARDS_FILE, USERS_FILE
 from rl.fitted_users import Fitted, UserModelArguments, fit_users, sample_of_users
@@ -84,7 +84,7 @@ def train_first_version(
     *,
     registry: Path,
     streams: Streams,
-    weights: Weights,
+    weights: SelectionWeights,
     clock: Clock,
     say: Callable[[str], None],
     progress: Callable[[Progress], None],

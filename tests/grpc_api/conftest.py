@@ -16,7 +16,7 @@ from grpc_api.listener import Listener
 from grpc_api.pipeline import Pipeline
 from grpc_api.recommend import Parts, RecommendService
 from grpc_api.serving import Generated, Host, Question, Serving
-from models.values import Weights
+from models.values import SelectionWeights
 from protos.events.v1.impression_pb2 import Impression
 from protos.ingest.v1 import ingest_pb2_grpc
 from protos.scoring.v1 import recommend_pb2_grpc
@@ -24,7 +24,7 @@ from tests.grpc_api.world import HERE, Lease, Sink, Store, catalog_of, clock, it
 
 RECOMMEND = "protos.scoring.v1.RecommendService"
 INGEST = "protos.ingest.v1.IngestService"
-DEFAULT = Weights.of(Scorer())
+DEFAULT = SelectionWeights.of(Scorer())
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Wanted:
     serving: Serving | None = None
     exploration_share: float = 0.0
     max_queue: int = 64
-    weights: Weights = DEFAULT
+    weights: SelectionWeights = DEFAULT
     opened: bool = True
 
 
@@ -98,7 +98,7 @@ async def scorer(wanted: Wanted) -> AsyncIterator[ScorerWorld]:
         rng=rng,
         service_radius_m=30_000.0,
         location_resolution=9,
-        weights=Weights.of(settings),
+        weights=SelectionWeights.of(settings),
     )
     impressions = ImpressionLog(sink)
     service = RecommendService(clock=world_clock, rng=rng, settings=settings, location_resolution=9)

@@ -16,7 +16,7 @@ from grpc_api.selection import slot_log_probs
 from models.batches import Beams, ContextBatch
 from models.runtime import UniformGenerator
 from models.trie import Trie
-from models.values import Value, Weights
+from models.values import SelectionWeights, Value
 from protos.events.v1.impression_pb2 import Impression
 from protos.events.v1.interaction_pb2 import Location, Origin
 from protos.scoring.v1.recommend_pb2 import RecommendRequest, RecommendResponse
@@ -127,10 +127,10 @@ async def test_an_unknown_user_of_an_empty_world_still_gets_live_items(scorer: S
 @pytest.mark.parametrize(
     ("wanted", "first", "policy"),
     [
-        (Wanted(weights=Weights(item=0.0, value=0.0)), "p6", "beam+pl@1"),
-        (Wanted(weights=Weights(item=0.0, value=1.0)), "v5", "beam+value*1+pl@1"),
-        (Wanted(weights=Weights(item=1.5, value=0.0)), "v7", "beam+item*1.5+pl@1"),
-        (Wanted(weights=Weights(item=1.5, value=1.0)), "v7", "beam+item*1.5+value*1+pl@1"),
+        (Wanted(weights=SelectionWeights(item=0.0, value=0.0)), "p6", "beam+pl@1"),
+        (Wanted(weights=SelectionWeights(item=0.0, value=1.0)), "v5", "beam+value*1+pl@1"),
+        (Wanted(weights=SelectionWeights(item=1.5, value=0.0)), "v7", "beam+item*1.5+pl@1"),
+        (Wanted(weights=SelectionWeights(item=1.5, value=1.0)), "v7", "beam+item*1.5+value*1+pl@1"),
     ],
     ids=["by-beam", "by-value", "by-item", "by-both"],
 )

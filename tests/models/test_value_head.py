@@ -20,7 +20,7 @@ from models.train_value_head import (
     shown_of,
     train_value_head,
 )
-from models.values import BEAM_ALONE, WORTH, Value, Weights, selection_scores
+from models.values import BEAM_ALONE, WORTH, SelectionWeights, Value, selection_scores
 from tests.models.worlds import random_context, random_paths, random_trie, small_config, small_generator
 
 SIZE, ITEMS, WIDTH = 5, 40, 16
@@ -174,9 +174,11 @@ def test_selection_is_the_beam_without_weights_and_each_head_counts_by_its_own()
     own = log_probs.sum(-1)
     logits = np.array([[1.0, 3.0, -np.inf]], np.float32)
     np.testing.assert_allclose(selection_scores(log_probs, logits, values, BEAM_ALONE), own)
-    np.testing.assert_allclose(selection_scores(log_probs, logits, np.zeros_like(values), Weights(0.0, 2.0)), own)
-    re_scored = selection_scores(log_probs, logits, values, Weights(2.0, 0.0))[0]
+    np.testing.assert_allclose(
+        selection_scores(log_probs, logits, np.zeros_like(values), SelectionWeights(0.0, 2.0)), own
+    )
+    re_scored = selection_scores(log_probs, logits, values, SelectionWeights(2.0, 0.0))[0]
     np.testing.assert_allclose(re_scored, own[0] + 2.0 * logits[0], rtol=1e-6)
-    weighed = selection_scores(log_probs, logits, values, Weights(0.0, 1.0))[0]
+    weighed = selection_scores(log_probs, logits, values, SelectionWeights(0.0, 1.0))[0]
     np.testing.assert_allclose(weighed[:2] - own[0, :2], np.log(values[0, :2] @ WORTH), rtol=1e-4)
     assert weighed[1] > weighed[0]
