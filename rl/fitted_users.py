@@ -32,7 +32,7 @@ from feature_repo.layouts import WATCH_BUCKETS
 from models.catalog import Catalog
 from protos.events.v1.interaction_pb2 import Action, Interaction
 from rl.exposures import exposures
-from rl.rewards import GlobalTable, fit_global_table
+from rl.rewards import GlobalTable, duration_buckets, fit_global_table
 from rl.user_features import (
     FEATURES,
     ITEM_FEATURES,
@@ -133,11 +133,19 @@ class FittedUsers:
         return cls(weights, averages, catalog)
 
 
+class Rates(NamedTuple):
+    """What people did in the days of a fit, whoever saw what: what a user model has to describe better."""
+
+    watch: Floats  # (WATCH_BUCKETS + 1, WATCH_BINS) shares of each bin by duration bucket
+    acts: Floats  # (A,) share of exposures
+
+
 class Fitted(NamedTuple):
     """What a fit gives."""
 
     users: FittedUsers
     table: GlobalTable  # of the same days' plays
+    rates: Rates  # of the same days
     exposures: int
 
 
@@ -173,7 +181,7 @@ def fit_users(
     played = seen.play_s > 0
     table = fit_global_table(facts.duration_s[seen.items[played]], seen.play_s[played])
     logger.info("users.fitted exposures=%d of=%d reward_table=%s", len(chosen), len(raw), table.digest())
-    return Fitted(FittedUsers(weights, averages, catalog), table, len(raw))
+    return Fitted(FittedUsers(weights, averages, catalog), table, _rates(seen, facts), len(raw))
 
 
 class Seen(NamedTuple):
@@ -230,6 +238,13 @@ def sample_of_users(interactions: Iterable[Interaction], most: int, seed: int) -
         return events
     kept = set(sorted(users, key=lambda user_id: event_hash(f"{seed}\x00{user_id}"))[:most])
     return [event for event in events if event.user_id in kept]
+
+
+def _rates(seen: Seen, facts: ItemFacts) -> Rates:
+    """One of each is added, so that nothing is impossible."""
+    watch = np.ones((WATCH_BUCKETS + 1, WATCH_BINS))
+    np.add.at(watch, (duration_buckets(facts.duration_s[seen.items]), watch_bins(seen.share)), 1.0)
+    return Rates(watch / watch.sum(axis=1, keepdims=True), (seen.acts.sum(axis=0) + 1.0) / (len(seen.acts) + 2.0))
 
 
 def _fit(raw: Floats32, bins: npt.NDArray[np.int64], acts: npt.NDArray[np.bool_], args: UserModelArguments) -> Weights:

@@ -7,13 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.folds.context import FoldContext
-from feature_repo.layouts import WATCH_BUCKETS
 from models.catalog import Catalog
 from protos.events.v1.interaction_pb2 import Action, Interaction
 from rl.fitted_users import Fitted, gather, odds
 from rl.rewards import duration_buckets
 from rl.user_features import item_facts, item_features
-from rl.user_model import ACTS, WATCH_BINS, WATCH_EDGES, Floats, watch_bins
+from rl.user_model import ACTS, WATCH_EDGES, Floats, watch_bins
 
 _LIKE: Final = ACTS.index(Action.ACTION_LIKE)
 _DISLIKE: Final = ACTS.index(Action.ACTION_DISLIKE)
@@ -25,11 +24,11 @@ class UsersQuality(NamedTuple):
 
     exposures: int
     watch_log_loss: float
-    watch_base_log_loss: float  # of always giving the days' own frequencies per duration bucket
+    watch_base_log_loss: float  # of the rates by duration of the days that were fitted
     watched_predicted: float  # share of exposures watched beyond 30 %
     watched_found: float
     like_log_loss: float
-    like_base_log_loss: float  # of always giving the days' own rate
+    like_base_log_loss: float  # of the rate of the days that were fitted
     likes_predicted: float  # rate
     likes_found: float
     dislikes_predicted: float
@@ -51,20 +50,17 @@ def users_quality(
     raw = np.concatenate([seen.person, item_features(seen.items, fitted.users.averages)], axis=1)
     predicted, bins = odds(raw, fitted.users.weights), watch_bins(seen.share)
     buckets = duration_buckets(facts.duration_s[seen.items])
-    base = np.ones((WATCH_BUCKETS + 1, WATCH_BINS))
-    np.add.at(base, (buckets, bins), 1.0)
-    base /= base.sum(axis=1, keepdims=True)
     liked, disliked = seen.acts[:, _LIKE], seen.acts[:, _DISLIKE]
     likes, dislikes = predicted.acts[:, _LIKE], predicted.acts[:, _DISLIKE]
     rows = np.arange(len(bins))
     return UsersQuality(
         exposures=len(bins),
         watch_log_loss=float(-np.log(predicted.watch[rows, bins]).mean()),
-        watch_base_log_loss=float(-np.log(base[buckets, bins]).mean()),
+        watch_base_log_loss=float(-np.log(fitted.rates.watch[buckets, bins]).mean()),
         watched_predicted=float(predicted.watch[:, _WATCHED:].sum(axis=1).mean()),
         watched_found=float((bins >= _WATCHED).mean()),
         like_log_loss=_binary_log_loss(likes, liked),
-        like_base_log_loss=_binary_log_loss(np.full(len(liked), liked.mean()), liked),
+        like_base_log_loss=_binary_log_loss(np.full(len(liked), fitted.rates.acts[_LIKE]), liked),
         likes_predicted=float(likes.mean()),
         likes_found=float(liked.mean()),
         dislikes_predicted=float(dislikes.mean()),

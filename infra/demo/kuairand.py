@@ -14,7 +14,7 @@ from models import kuairand
 from protos.events.v1.interaction_pb2 import Interaction
 from rl.user_model import UserModel
 
-FIRST_DAY: Final = "2022-04-24"  # the excerpt begins in the last hour of it
+FIRST_DAY: Final = "2022-04-25"  # the first whole one, and the first without acts of nominal time (models.kuairand)
 LIVE_SHARE: Final = 5  # every fifth user is live
 PAST_SHARE: Final = 2  # of the others, every second one's past is learned from: what two minutes on two cores allow
 IMPORTED_VIDEOS: Final = 12  # per user, from the lists without times
@@ -28,7 +28,7 @@ class KuaiRand:
         """The excerpt, cut into what may be learned from and what is replayed."""
         excerpt = kuairand.read_excerpt()
         start_ms, live_ms = kuairand.day_start_ms(FIRST_DAY), kuairand.day_start_ms(kuairand.LIVE_DAY)
-        days = [event for event in kuairand.interactions(excerpt, start_ms, live_ms) if _is_known(event.user_id)]
+        days = [event for event in kuairand.interactions(excerpt, 0, live_ms) if _is_known(event.user_id)]
         live = [event for event in kuairand.interactions(excerpt, live_ms) if _is_live(event.user_id)]
         users = {event.user_id for event in (*days, *live)}
         before = sorted(kuairand.imported_acts(excerpt, last=IMPORTED_VIDEOS, users=users), key=_at_ms)

@@ -195,8 +195,8 @@ def show_results(show: Show, report: dict[str, Any]) -> None:
         f"the user model that judges, on {users['exposures']:,.0f} unseen exposures of the first live day",
         [
             {
-                "log loss of watch share, nats": users["watch_log_loss"],
-                "of the rates by duration": users["watch_base_log_loss"],
+                "log loss of watch share, nats": f"{users['watch_log_loss']:.3f}",
+                "of earlier rates by duration": f"{users['watch_base_log_loss']:.3f}",
                 "watched over 30 %, expected": users["watched_predicted"],
                 "found": users["watched_found"],
             }

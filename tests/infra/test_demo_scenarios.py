@@ -9,7 +9,7 @@ from core.ids import event_hash
 from infra.demo.kuairand import LIVE_SHARE, KuaiRand
 from infra.demo.recorded import Recorded
 from infra.demo.town import TRAINING_DAYS, Town
-from protos.events.v1.interaction_pb2 import ORIGIN_SIMULATED, Interaction
+from protos.events.v1.interaction_pb2 import ORIGIN_CLIENT, ORIGIN_SIMULATED, Interaction
 
 SEED = 3
 DAY_MS = 24 * 3600 * 1000
@@ -83,10 +83,14 @@ def test_live_users_are_chosen_by_their_hash_alone(kuairand: Input) -> None:
     assert others and not any(event_hash(user_id) % LIVE_SHARE == 0 for user_id in others)
 
 
-def test_training_begins_with_the_recorded_days_and_context_may_be_older(kuairand: Input) -> None:
+def test_nothing_is_learned_from_acts_of_nominal_time_and_context_may_be_older(kuairand: Input) -> None:
+    """Of imported acts nobody knows when they were, nor how long anything was watched."""
     start_ms = kuairand.recorded.training_start_ms
     assert min(kuairand.past_ms) < start_ms < kuairand.recorded.live_start_ms
-    assert sum(at_ms >= start_ms for at_ms in kuairand.past_ms) > len(kuairand.past_ms) / 2
+    real = [event.origin == ORIGIN_CLIENT for event in kuairand.recorded.past]
+    learned = [at_ms >= start_ms for at_ms in kuairand.past_ms]
+    assert not any(since and not client for since, client in zip(learned, real, strict=True))
+    assert sum(learned) > 0.9 * sum(real)
 
 
 def test_the_town_goes_live_after_its_training_days(town: Input) -> None:
