@@ -48,8 +48,8 @@ from rl.user_model import ACTS, WATCH_BINS, Floats, Ints, Predicted, Viewers, wa
 
 KNOTS: Final = (0.2, 0.4, 0.6, 0.8)  # quantiles at which a feature's effect may bend
 INPUTS: Final = len(FEATURES) * (1 + len(KNOTS)) + WATCH_BUCKETS
-_LIKE: Final = ACTS.index(Action.ACTION_LIKE)
-_DISLIKE: Final = ACTS.index(Action.ACTION_DISLIKE)
+LIKE: Final = ACTS.index(Action.ACTION_LIKE)
+DISLIKE: Final = ACTS.index(Action.ACTION_DISLIKE)
 _FOLDS: Final = 5
 _FEW_ACTS: Final = 20  # an act seen less often has a rate and no reasons
 _NEVER: Final = -30.0  # log-odds of a bin that no recorded exposure fell into
@@ -172,12 +172,12 @@ def fit_users(
     by_others = np.empty((len(seen.items), len(ITEM_FEATURES)), np.float32)
     for fold in range(_FOLDS):
         inside = seen.fold == fold
-        others = item_averages(facts, seen.items[~inside], seen.share[~inside], seen.acts[~inside, _LIKE])
+        others = item_averages(facts, seen.items[~inside], seen.share[~inside], seen.acts[~inside, LIKE])
         by_others[inside] = item_features(seen.items[inside], others)
     raw = np.concatenate([seen.person, by_others], axis=1)
     chosen = np.random.default_rng(args.seed).permutation(len(raw))[: args.exposures]
-    weights = _fit(raw[chosen], watch_bins(seen.share[chosen]), seen.acts[chosen][:, [_LIKE, _DISLIKE]], args)
-    averages = item_averages(facts, seen.items, seen.share, seen.acts[:, _LIKE])
+    weights = _fit(raw[chosen], watch_bins(seen.share[chosen]), seen.acts[chosen][:, [LIKE, DISLIKE]], args)
+    averages = item_averages(facts, seen.items, seen.share, seen.acts[:, LIKE])
     played = seen.play_s > 0
     table = fit_global_table(facts.duration_s[seen.items[played]], seen.play_s[played])
     logger.info("users.fitted exposures=%d of=%d reward_table=%s", len(chosen), len(raw), table.digest())
@@ -303,5 +303,5 @@ def odds(raw: Floats32, weights: Weights) -> Predicted:
     logits = inputs @ weights.watch + weights.watch_bias
     likely = np.exp(logits - logits.max(axis=1, keepdims=True))
     acts = np.zeros((len(raw), len(ACTS)))
-    acts[:, [_LIKE, _DISLIKE]] = 1.0 / (1.0 + np.exp(-(inputs @ weights.acts + weights.acts_bias)))
+    acts[:, [LIKE, DISLIKE]] = 1.0 / (1.0 + np.exp(-(inputs @ weights.acts + weights.acts_bias)))
     return Predicted(likely / likely.sum(axis=1, keepdims=True), acts)

@@ -8,14 +8,12 @@ import numpy.typing as npt
 
 from feature_repo.folds.context import FoldContext
 from models.catalog import Catalog
-from protos.events.v1.interaction_pb2 import Action, Interaction
-from rl.fitted_users import Fitted, gather, odds
+from protos.events.v1.interaction_pb2 import Interaction
+from rl.fitted_users import DISLIKE, LIKE, Fitted, gather, odds
 from rl.rewards import duration_buckets
 from rl.user_features import item_facts, item_features
-from rl.user_model import ACTS, WATCH_EDGES, Floats, watch_bins
+from rl.user_model import WATCH_EDGES, Floats, watch_bins
 
-_LIKE: Final = ACTS.index(Action.ACTION_LIKE)
-_DISLIKE: Final = ACTS.index(Action.ACTION_DISLIKE)
 _WATCHED: Final = WATCH_EDGES.index(0.3) + 1  # the first bin above 30 %
 
 
@@ -50,8 +48,8 @@ def users_quality(
     raw = np.concatenate([seen.person, item_features(seen.items, fitted.users.averages)], axis=1)
     predicted, bins = odds(raw, fitted.users.weights), watch_bins(seen.share)
     buckets = duration_buckets(facts.duration_s[seen.items])
-    liked, disliked = seen.acts[:, _LIKE], seen.acts[:, _DISLIKE]
-    likes, dislikes = predicted.acts[:, _LIKE], predicted.acts[:, _DISLIKE]
+    liked, disliked = seen.acts[:, LIKE], seen.acts[:, DISLIKE]
+    likes, dislikes = predicted.acts[:, LIKE], predicted.acts[:, DISLIKE]
     rows = np.arange(len(bins))
     return UsersQuality(
         exposures=len(bins),
@@ -60,7 +58,7 @@ def users_quality(
         watched_predicted=float(predicted.watch[:, _WATCHED:].sum(axis=1).mean()),
         watched_found=float((bins >= _WATCHED).mean()),
         like_log_loss=_binary_log_loss(likes, liked),
-        like_base_log_loss=_binary_log_loss(np.full(len(liked), fitted.rates.acts[_LIKE]), liked),
+        like_base_log_loss=_binary_log_loss(np.full(len(liked), fitted.rates.acts[LIKE]), liked),
         likes_predicted=float(likes.mean()),
         likes_found=float(liked.mean()),
         dislikes_predicted=float(dislikes.mean()),
