@@ -86,18 +86,11 @@ class ContextProcessor(nn.Module):
             code_tables: (LEVELS * V, d_model), the vectors of the codes of all levels.
             item_table: (items, d_model), the vectors of items; others have none.
         """
-        bits = torch.floor(context.actions[..., None].to(code_tables.dtype) / self.bit) % 2
-        of_codes, of_actions, of_watch, of_age = self._projected(code_tables)
-        tokens = self.position_table[: bits.shape[1]] + bits @ of_actions
-        for indices, table in ((context.watch, of_watch), (context.age, of_age)):
-            tokens = tokens + embedding(indices, table)
-        for level in range(LEVELS):
-            tokens = tokens + embedding(context.codes[:, :, level], of_codes[level])
-        if item_table is not None:
-            tokens = tokens + rows_of(item_table, context.items) @ self.project_items
         interests = context.interests @ self.project_interest + self.interest_kind
         place = (context.place @ self.project_place)[:, None]
-        everything = torch.cat([self.dropout(tokens), interests, place], dim=1)
+        written = _rows(context.mask, self.training)
+        tokens = self._tokens(context, written, code_tables, item_table)
+        everything = torch.cat([_placed(tokens, written, context.mask), interests, place], dim=1)
 
         present = torch.cat(
             [
@@ -107,9 +100,9 @@ class ContextProcessor(nn.Module):
             ],
             dim=1,
         )
-        absent = torch.where(present, 0.0, EXCLUDED)[:, None, None]
+        rows = _rows(present, self.training)
         for block in self.mixers:
-            everything = block(everything, absent)
+            everything = block(everything, present, rows)
         groups, d_head, length = self.config.kv_groups, self.config.d_head, present.shape[1]
         bias = torch.where(present, 0.0, EXCLUDED)[:, None].expand(-1, groups, -1).reshape(-1, 1, length)
         width = groups * d_head
@@ -121,6 +114,27 @@ class ContextProcessor(nn.Module):
             for at, norm in enumerate(self.norms)
         ]
         return Memory(sets[:: self.config.kv_split], sets[self.config.kv_split - 1 :: self.config.kv_split], bias)
+
+    def _tokens(
+        self, context: ContextTensors, rows: Tensor | None, code_tables: Tensor, item_table: Tensor | None
+    ) -> Tensor:
+        """(R, d_context) of these of the B * N tokens; None = of all."""
+        position = torch.arange(context.mask.shape[1], device=context.mask.device).expand(context.mask.shape)
+        codes, actions, watch, age, items, position = (
+            _flat(field, rows)
+            for field in (context.codes, context.actions, context.watch, context.age, context.items, position)
+        )
+        bits = torch.floor(actions[..., None].to(code_tables.dtype) / self.bit) % 2
+        of_codes, of_actions, of_watch, of_age = self._projected(code_tables)
+        tokens = embedding(position, self.position_table) + bits @ of_actions
+        for indices, table in ((watch, of_watch), (age, of_age)):
+            tokens = tokens + embedding(indices, table)
+        for level in range(LEVELS):
+            tokens = tokens + embedding(codes[:, level], of_codes[level])
+        if item_table is not None:
+            tokens = tokens + rows_of(item_table, items) @ self.project_items
+        dropped: Tensor = self.dropout(tokens)
+        return dropped
 
     def _projected(self, code_tables: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The tables of codes (LEVELS, V, .), actions, watch shares and ages, each times its rows of `project`.
@@ -149,11 +163,38 @@ class ContextBlock(nn.Module):
         self.feed = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, h: Tensor, bias: Tensor) -> Tensor:
-        """h: (B, N, d_model); bias: (B, 1, 1, N), added to the scores."""
-        mixed = self.self_norm(h) @ self.w_qkv
+    def forward(self, h: Tensor, present: Tensor, rows: Tensor | None) -> Tensor:
+        """The context after the block; nobody reads what it leaves of tokens that are absent.
+
+        Args:
+            h: (B, N, d_model).
+            present: (B, N) flags.
+            rows: of the B * N tokens those that are worked on; None = all.
+        """
+        there = _flat(h, rows)
+        mixed = _placed(self.self_norm(there) @ self.w_qkv, rows, present)
         query, key, value = mixed.reshape(*h.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        read = scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        h = h + self.dropout(read.transpose(1, 2).reshape(h.shape) @ self.w_o)
-        fed: Tensor = self.dropout(self.feed(self.feed_norm(h).reshape(-1, h.shape[-1])))
-        return h + fed.reshape(h.shape)
+        bias = torch.where(present, 0.0, EXCLUDED)[:, None, None]
+        read = scaled_dot_product_attention(query, key, value, attn_mask=bias).transpose(1, 2).reshape(h.shape)
+        there = there + self.dropout(_flat(read, rows) @ self.w_o)
+        there = there + self.dropout(self.feed(self.feed_norm(there)))
+        return _placed(there, rows, present)
+
+
+def _rows(present: Tensor, training: bool) -> Tensor | None:
+    """(R,) which of the B * N tokens are worked on: in training on the CPU those that are there, since histories are
+    mostly shorter than the context; else all of them (None), so that shapes do not follow the data."""
+    return torch.nonzero(present.flatten()).squeeze(1) if training and present.device.type == "cpu" else None
+
+
+def _flat(tokens: Tensor, rows: Tensor | None) -> Tensor:
+    """(R, ...) the rows of (B, N, ...)."""
+    flat = tokens.flatten(0, 1)
+    return flat if rows is None else flat[rows]
+
+
+def _placed(tokens: Tensor, rows: Tensor | None, present: Tensor) -> Tensor:
+    """(B, N, d) from (R, d): zeros where there is no row."""
+    if rows is not None:
+        tokens = tokens.new_zeros(present.numel(), tokens.shape[1]).index_copy(0, rows, tokens)
+    return tokens.reshape(*present.shape, -1)

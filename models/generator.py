@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
+from torch.nn.functional import embedding, embedding_bag
 
 from core.errors import ContractError
 from models.batches import LEVELS
@@ -220,19 +220,25 @@ class Generator(nn.Module):
         self, state: Tensor, table: Tensor, catalogue: Tensor, evidence: Evidence | None, trie: TrieTensors | None
     ) -> Tensor:
         """(B, items) what `score_items` says of every item, where what evidence costs follows the near ones."""
-        head, vectors = self.item_head, self.item_head.vectors(table, self.code_vectors(catalogue))
+        head = self.item_head
+        # Codes are projected before they are summed: a few hundred rows in place of one an item.
+        of_codes = embedding_bag(self._rows_of_codes(catalogue), self.code_tables @ head.w_codes, mode="sum")
+        vectors = table @ head.w_item + of_codes
         if evidence is None or trie is None:
             return torch.addmm(head.bias[:-1], head.query(state), vectors.T)
         alike, more = self.prior.logs_of_all(evidence, trie)
         logits = torch.addmm(head.bias[:-1] + head.gain * alike[: len(table)], head.query(state), vectors.T)
         known = (evidence.near >= 0) & (evidence.near < len(table))
         near = torch.where(known, evidence.near, 0).long()
-        return logits.scatter_add(1, near, head.gain * torch.where(known, more, 0.0))
+        return logits.scatter_add_(1, near, head.gain * torch.where(known, more, 0.0))
 
     def code_vectors(self, codes: Tensor) -> Tensor:
         """(..., d_model) the sum of the vectors of a path's codes."""
-        offsets = torch.arange(LEVELS, device=codes.device) * self.config.codebook_size
-        return embedding(codes.clamp(min=0) + offsets, self.code_tables).sum(-2)
+        return embedding(self._rows_of_codes(codes), self.code_tables).sum(-2)
+
+    def _rows_of_codes(self, codes: Tensor) -> Tensor:
+        """(..., LEVELS) where the table of all levels has a path's codes."""
+        return codes.clamp(min=0) + torch.arange(LEVELS, device=codes.device) * self.config.codebook_size
 
     def _level_input(self, level: int, codes: Tensor) -> Tensor:
         return embedding(codes + (level - 1) * self.config.codebook_size, self.code_tables)

@@ -1,7 +1,7 @@
 """The models by name, each with the settings that are tried for it at the valid stage.
 
 What is counted has six settings. What is trained has fewer, since a trial is a training: networks over items one, the
-usual one of their field, and the generator two numbers of passes, by which it is judged alone; what chooses among
+usual one of their field, and the generator three numbers of passes, by which it is judged alone; what chooses among
 its beams takes over the passes. Rows tell the number, and a gain of what had more trials is to be read so.
 """
 
@@ -175,7 +175,7 @@ ENTRIES: Final[dict[str, Entry]] = {
     "mixture+popularity": _fused(
         "mixture+popularity", "mixture", "popularity-recent", (0.05, 0.1, 0.2, 0.5, 1.0, 2.0), seeded=False
     ),
-    "generator": Entry(_generator("generator"), _each("epochs", 3.0, 12.0), seeded=True),
+    "generator": Entry(_generator("generator"), _each("epochs", 3.0, 12.0, 20.0), seeded=True),
     "generator+items": Entry(
         _generator("generator+items"), _each("item_weight", 0.5, 1.0, 1.5, 3.0, 4.0, 16.0), seeded=True
     ),

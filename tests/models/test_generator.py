@@ -105,6 +105,22 @@ def test_a_masked_token_says_nothing() -> None:
     assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("shown", ["some", "none", "all"])
+def test_training_works_on_the_tokens_that_are_there_and_finds_what_all_with_padding_give(shown: str) -> None:
+    generator = small_generator(config=small_config(context_blocks=2, kv_groups=4, items=30, item_dropout=0.0))
+    batch = random_context(np.random.default_rng(9), 4, 5)
+    batch = batch._replace(mask={"some": batch.mask, "none": batch.mask & False, "all": batch.mask | True}[shown])
+    found, gradients = [], []
+    for trained in (True, False):  # dropout is 0: training differs in what it works on, and in nothing else
+        generator.train(trained).zero_grad()
+        logits = generator(context_tensors(batch), paths(4, 2))
+        logits.square().sum().backward()
+        found.append(logits.detach())
+        gradients.append([weight.grad for weight in generator.parameters() if weight.grad is not None])
+    assert torch.allclose(found[0], found[1], atol=1e-5)
+    assert all(torch.allclose(*pair, atol=1e-3, rtol=1e-4) for pair in zip(*gradients, strict=True))
+
+
 @pytest.mark.parametrize("field", ["codes", "actions", "watch", "age", "interests", "place"])
 def test_every_part_of_the_context_is_heard(field: str) -> None:
     generator = small_generator()
