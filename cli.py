@@ -9,26 +9,22 @@ the verbs so that `--help` is quick and serving never loads the training framewo
 Exit codes: 0 done, 1 the work failed, 2 asked wrongly.
 """
 
-import importlib
 import json
 import sys
-import warnings
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from core.errors import InputError, NearfeedError
-from core.settings import DATA_HOME_VARIABLE, Settings, explain
+from core.settings import DATA_HOME_VARIABLE, explain
 from infra.log_commands import archive_command, backfill_command, forget_command, replay_command
-from infra.terminal import AsJson, configured
+from infra.terminal import AsJson, configured, load_feast
 from infra.terminal import show_rows as _show
 from infra.tokenizer_command import tokenizer_app, train_semantic_ids_command
-
-if TYPE_CHECKING:
-    from rl.user_model import UserModel
+from infra.version_commands import learn_command, models_app, train_app
 
 app = typer.Typer(
     name="nearfeed",
@@ -43,9 +39,7 @@ topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics.")
 features_app = typer.Typer(no_args_is_help=True, help="Feast definitions and a user's features.")
 rejects_app = typer.Typer(no_args_is_help=True, help="What could not be applied.")
 serve_app = typer.Typer(no_args_is_help=True, help="The gRPC servers.")
-models_app = typer.Typer(no_args_is_help=True, help="Published versions.")
 bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks; they stand in the repository only.")
-train_app = typer.Typer(invoke_without_command=True)
 app.add_typer(settings_app, name="settings")
 app.add_typer(topics_app, name="topics")
 app.add_typer(features_app, name="features")
@@ -65,12 +59,6 @@ def main() -> None:
     except NearfeedError as error:
         print(f"nearfeed: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-
-
-def _load_feast() -> None:
-    """Feast is imported, without its change to the warning filters: it shows its users every library's notes."""
-    with warnings.catch_warnings():
-        importlib.import_module("feast")
 
 
 @settings_app.command("show")
@@ -93,7 +81,7 @@ def topics_apply(as_json: AsJson = False) -> None:
 @features_app.command("apply")
 def features_apply(as_json: AsJson = False) -> None:
     """Make the tables, and put the Feast definitions into the registry."""
-    _load_feast()
+    load_feast()
     from feature_repo.apply import apply_features
 
     applied = apply_features(configured("features"))
@@ -255,138 +243,11 @@ def rejects_replay(offsets: list[int], as_json: AsJson = False) -> None:
         raise SystemExit(1)
 
 
-@models_app.command("list")
-def models_list(as_json: AsJson = False) -> None:
-    """Every published version, and which one serves."""
-    from models.registry import current, load_manifest, versions
-
-    home = configured("models").registry.home
-    serves = current(home)
-    rows = []
-    for version in versions(home):
-        manifest = load_manifest(home, version)
-        rows.append(
-            {
-                "version": version,
-                "serves": version == serves,
-                "parent": manifest.parent_version or "",
-                "tokenizer": manifest.tokenizer_version,
-                "made": manifest.created_at.ToJsonString(),
-                "gate": "; ".join(check.reason for check in manifest.gate.checks),
-            }
-        )
-    _show(rows, as_json, f"Versions in {home}")
-
-
-@models_app.command("rollback")
-def models_rollback(
-    version: Annotated[int | None, typer.Argument(help="Which; the one before the current when left out.")] = None,
-) -> None:
-    """Let an earlier version serve again; scorers follow within registry.poll_ms."""
-    from models.registry import rollback
-
-    print(f"version {rollback(configured('models').registry.home, version)} serves")
-
-
 app.command("archive")(archive_command)
 app.command("replay")(replay_command)
 app.command("backfill")(backfill_command)
 app.command("forget")(forget_command)
-
-
-@train_app.callback()
-def train(
-    context: typer.Context,
-    seconds: Annotated[float, typer.Option(help="Limit for the generator's training.")] = 90.0,
-    as_json: AsJson = False,
-) -> None:
-    """Train on the KuaiRand excerpt and publish: semantic ids, generator, user model, ONNX graph, golden batch.
-
-    A version with a tokenizer of its own: what states keep of an older one begins anew, or is replayed.
-
-    Example: `nearfeed train --seconds 20`
-    """
-    if context.invoked_subcommand is not None:
-        return
-    _load_feast()
-    from dataclasses import replace
-
-    from rich.progress import Progress as Bars
-
-    from infra.demo.kuairand import KuaiRand
-    from infra.demo.training import train_first_version
-    from models.registry import load_manifest
-    from models.values import SelectionWeights
-    from rl.announce import announce
-
-    settings = configured("train")
-    scenario = KuaiRand()
-    arguments = replace(scenario.arguments(), generator=replace(scenario.arguments().generator, train_s=seconds))
-    console = Console(stderr=True)
-    with Bars(console=console) as bars:
-        bar = bars.add_task("generator", total=1.0)
-        first = train_first_version(
-            scenario.recorded(),
-            arguments,
-            registry=settings.registry.home,
-            streams=settings.streams,
-            weights=SelectionWeights.of(settings.scorer),
-            clock=settings.clock.clock(),
-            say=lambda text: console.print(text, highlight=False),
-            progress=lambda at: bars.update(bar, completed=at.done, description=f"generator, loss {at.loss:.3f}"),
-        )
-    announce(settings.kafka, load_manifest(settings.registry.home, first.version))
-    rows = [{"metric": name, "value": value} for name, value in first.metrics.items()]
-    _show(rows, as_json, f"Version {first.version} published in {settings.registry.home}")
-
-
-@app.command("learn")
-def learn_command(
-    verdict: Annotated[Path | None, typer.Option(help="Write what came of it to this file, as JSON.")] = None,
-    city: Annotated[int | None, typer.Option(help="Judge by the people of the synthetic city of this seed.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """One policy update on the outcomes since the serving version: update, gate, publication or refusal with reasons.
-
-    Ends with 0 when the gate has spoken, whatever it said; a published version is swapped in by every scorer.
-    """
-    from models.registry import load_manifest
-    from rl.announce import announce
-    from rl.candidate import learn
-    from rl.update import UpdateArguments
-
-    settings = configured("learn")
-    learned = learn(settings, UpdateArguments(), clock=settings.clock.clock(), users=_city_users(settings, city))
-    if learned.version is not None:
-        announce(settings.kafka, load_manifest(settings.registry.home, learned.version))
-    said = {
-        "version": learned.version,
-        "reasons": learned.lines,
-        "serving_reward": learned.judged.serving_reward,
-        "candidate_reward": learned.judged.candidate_reward,
-        "difference": learned.judged.difference,
-        "update": learned.report._asdict(),
-        "outcomes": learned.outcomes,
-        "dropped": learned.dropped,
-    }
-    if verdict is not None:
-        verdict.write_text(json.dumps(said), "utf-8")
-    if as_json:
-        print(json.dumps(said, indent=2))
-    else:
-        _show([{"what": line} for line in learned.lines], False, "Policy update")
-
-
-def _city_users(settings: Settings, seed: int | None) -> "UserModel | None":
-    if seed is None:
-        return None
-    from models.catalog_files import load_catalog
-    from models.registry import current, folder_of
-    from rl.city import CityConfig, make_city
-    from rl.city_users import CityUsers
-
-    home = settings.registry.home
-    return CityUsers(make_city(CityConfig(seed=seed)), load_catalog(folder_of(home, current(home))))
+app.command("learn")(learn_command)
 
 
 @app.command("up")
@@ -395,7 +256,7 @@ def up(
     workers: Annotated[int, typer.Option(min=1, help="Stream workers.")] = 1,
 ) -> None:
     """Run the platform on this machine until Ctrl-C: servers, workers, archiver, ingest, and a scorer with a model."""
-    _load_feast()
+    load_feast()
     from infra.up import run_platform
 
     run_platform(configured("up"), home, jars=Path("var/kafka-jars"), workers=workers, say=print)
@@ -404,7 +265,7 @@ def up(
 @app.command("demo")
 def demo(home: Annotated[Path, typer.Option(help="Where everything is written.")] = Path("var/demo")) -> None:
     """The whole loop on recorded short-video days, with real Kafka and PostgreSQL; writes report.html."""
-    _load_feast()
+    load_feast()
     from infra.demo.kuairand import KuaiRand
     from infra.demo.run import run_demo
 
@@ -417,7 +278,7 @@ def demo_city(
     seed: Annotated[int, typer.Option(help="Of the city and its people.")] = 0,
 ) -> None:
     """The same loop in a synthetic city of places, where the nearby changes with the user."""
-    _load_feast()
+    load_feast()
     from infra.demo.run import run_demo
     from infra.demo.town import Town
 

@@ -1,6 +1,8 @@
 """What every verb of the command line begins and ends with: its settings; a table for people, JSON for machines."""
 
+import importlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -32,3 +34,9 @@ def configured(process: str) -> Settings:
     settings = load()
     configure_logging(settings.telemetry.log_level, process)
     return settings
+
+
+def load_feast() -> None:
+    """Feast is imported, without its change to the warning filters: it shows its users every library's notes."""
+    with warnings.catch_warnings():
+        importlib.import_module("feast")
