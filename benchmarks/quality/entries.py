@@ -1,8 +1,8 @@
 """The models by name, each with the settings that are tried for it at the valid stage.
 
 What is counted has six settings. What is trained has fewer, since a trial is a training: networks over items one, the
-usual one of their field, and the generator three numbers of passes, by which it is judged alone; what chooses among
-its beams takes over the passes. Rows tell the number, and a gain of what had more trials is to be read so.
+usual one of their field, and the generator two codebooks and two numbers of passes, by which it is judged alone; what
+chooses among its beams takes both over. Rows tell the number, and a gain of what had more trials is to be read so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -101,9 +101,10 @@ def _generator(name: str) -> Callable[[Ground, Setting], Model]:
 def _generative_args(ground: Ground, setting: Setting) -> "GenerativeArgs":
     from benchmarks.quality.generative import GenerativeArgs
 
-    epochs = setting["epochs"] if "epochs" in setting else ground.setting("generator")["epochs"]
+    chosen = setting if "epochs" in setting else ground.setting("generator")
     args = GenerativeArgs(recency=ground.setting(ground.best(("cooccurrence", "text")))["recency"])
-    return replace(args, train=replace(args.train, epochs=epochs))
+    config = replace(args.train.config, codebook_size=int(chosen["codebook"]))
+    return replace(args, train=replace(args.train, epochs=chosen["epochs"], config=config))
 
 
 def _averaged(name: str) -> Callable[[Ground, Setting], Model]:
@@ -175,7 +176,11 @@ ENTRIES: Final[dict[str, Entry]] = {
     "mixture+popularity": _fused(
         "mixture+popularity", "mixture", "popularity-recent", (0.05, 0.1, 0.2, 0.5, 1.0, 2.0), seeded=False
     ),
-    "generator": Entry(_generator("generator"), _each("epochs", 3.0, 12.0, 20.0), seeded=True),
+    "generator": Entry(
+        _generator("generator"),
+        tuple({"codebook": codebook, "epochs": epochs} for codebook, epochs in product((256, 1024), (3.0, 12.0))),
+        seeded=True,
+    ),
     "generator+items": Entry(
         _generator("generator+items"), _each("item_weight", 0.5, 1.0, 1.5, 3.0, 4.0, 16.0), seeded=True
     ),

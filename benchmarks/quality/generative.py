@@ -40,7 +40,6 @@ _WORDS: Final = 0.3  # what the words of new items count; chosen at the valid st
 class GenerativeArgs:
     """Everything that decides what a run gives, besides data and seed."""
 
-    codebook_size: int = 256
     beam_width: int = 64
     recency: float = RECENCY  # of evidence
     train: TrainArguments = field(
@@ -100,7 +99,7 @@ class Generative:
         """Trains tokenizer and generator and exports them, or reads what an equal run has left. New items get their
         codes from the trained tokenizer, as in a catalogue that goes on."""
         sequences, known = good_sequences(split), split.items[: len(split.items) - split.new]
-        self._catalog = _catalog_of(split, known, sequences, self._args.codebook_size, seed)
+        self._catalog = _catalog_of(split, known, sequences, self._args.train.config.codebook_size, seed)
         self._tables = neighbour_tables(known, sequences, self._args.recency)
         train = self._args.train
         config = replace(train.config, items=len(known))
@@ -205,7 +204,7 @@ def _catalog_of(split: Split, known: Sequence[Item], sequences: list[Ints], code
 def _digest(split: Split, catalog: Catalog, train: TrainArguments, args: GenerativeArgs) -> str:
     decided = asdict(train)
     del decided["config"]["value_items"]  # a value head is trained apart, and never decides what the generator is
-    told = [_MADE_BY, decided, args.beam_width, args.codebook_size, args.recency, split.mask_seen, split.time_known]
+    told = [_MADE_BY, decided, args.beam_width, args.recency, split.mask_seen, split.time_known]
     made = hashlib.blake2b(json.dumps(told).encode(), digest_size=8)
     for column in (*split.events, split.learn, catalog.codes):
         made.update(np.ascontiguousarray(column).tobytes())

@@ -29,7 +29,7 @@ CODES = np.arange(ITEMS * 3, dtype=np.int32).reshape(ITEMS, 3) % 7
 
 
 def small() -> GenerativeArgs:
-    args = GenerativeArgs(codebook_size=4, beam_width=ITEMS)
+    args = GenerativeArgs(beam_width=ITEMS)
     config = replace(args.train.config, codebook_size=4, d_model=16, layers=1, heads=2, kv_groups=2, tokens=6)
     return replace(args, train=replace(args.train, config=config, epochs=40.0, batch_size=32, learning_rate=1e-2))
 
