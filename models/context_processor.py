@@ -100,9 +100,8 @@ class ContextProcessor(nn.Module):
             ],
             dim=1,
         )
-        rows = _rows(present, self.training)
         for block in self.mixers:
-            everything = block(everything, present, rows)
+            everything = block(everything, present)
         groups, d_head, length = self.config.kv_groups, self.config.d_head, present.shape[1]
         bias = torch.where(present, 0.0, EXCLUDED)[:, None].expand(-1, groups, -1).reshape(-1, 1, length)
         width = groups * d_head
@@ -163,17 +162,12 @@ class ContextBlock(nn.Module):
         self.feed = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, h: Tensor, present: Tensor, rows: Tensor | None) -> Tensor:
-        """The context after the block; nobody reads what it leaves of tokens that are absent.
-
-        Args:
-            h: (B, N, d_model).
-            present: (B, N) flags.
-            rows: of the B * N tokens those that are worked on; None = all.
-        """
+    def forward(self, h: Tensor, present: Tensor) -> Tensor:
+        """h: (B, N, d_model); present: (B, N) flags. What is left of tokens that are absent is nothing to read."""
+        rows, d_head = _rows(present, self.training), h.shape[-1] // self.heads
         there = _flat(h, rows)
         mixed = _placed(self.self_norm(there) @ self.w_qkv, rows, present)
-        query, key, value = mixed.reshape(*h.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = mixed.reshape(*h.shape[:2], 3, self.heads, d_head).permute(2, 0, 3, 1, 4)
         bias = torch.where(present, 0.0, EXCLUDED)[:, None, None]
         read = scaled_dot_product_attention(query, key, value, attn_mask=bias).transpose(1, 2).reshape(h.shape)
         there = there + self.dropout(_flat(read, rows) @ self.w_o)
@@ -197,4 +191,4 @@ def _placed(tokens: Tensor, rows: Tensor | None, present: Tensor) -> Tensor:
     """(B, N, d) from (R, d): zeros where there is no row."""
     if rows is not None:
         tokens = tokens.new_zeros(present.numel(), tokens.shape[1]).index_copy(0, rows, tokens)
-    return tokens.reshape(*present.shape, -1)
+    return tokens.reshape(*present.shape, tokens.shape[-1])

@@ -35,9 +35,9 @@ class Encoder(ContextProcessor):
         tokens = super().forward(context, code_tables, item_table)
         heads, length = self.config.heads, tokens.bias.shape[-1]
         h = tokens.keys[0].reshape(-1, heads, length, self.config.d_head).transpose(1, 2).flatten(2)
-        bias = tokens.bias.reshape(-1, heads, 1, length)[:, :1]
+        present = tokens.bias.reshape(-1, heads, length)[:, 0] == 0
         for block in self.blocks:
-            h = block(h, bias)
+            h = block(h, present)
         h = self.out_norm(h)
         pairs = [
             (h @ weights).reshape(-1, length, 2, heads, self.config.d_head).permute(2, 0, 3, 1, 4).flatten(1, 2)

@@ -58,8 +58,9 @@ def _ends(config: GeneratorConfig, tokens: int, positions: int, requests: int) -
 
 
 def counted_flops(generator: Generator, examples: Examples, codes: Ints, *, training: bool) -> float:
-    """A request, counted: forward, and backward when `training`."""
+    """A request, counted: forward, and backward when `training`; as though every token of the context were there."""
     batch = batch_of(examples, codes)
+    generator.eval()  # in training, tokens that are absent are left out
     # The fused kernel of the CPU has no formula in the counter; the plain one computes the same.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         loss = generation_loss(generator(batch.context, batch.codes), batch.codes, weights=batch.weights)
