@@ -1,13 +1,15 @@
 """Constrained beam search: a beam may only spell items that exist and may be shown.
 
 Three unrolled levels, no branch and no loop at run time, so that generator, search and trie export as
-one graph. A level keeps the keys and values of the codes before it, so each beam decodes one position.
+one graph. A level keeps the keys and values of the codes before it, so each beam decodes one position. Below
+the root it looks at the children that prefixes have, not at all codes: large codebooks have few.
 
 Letters used in this file
     B requests   W beams at this level   K beams at the end   V codebook size   L levels   N nodes   E edges
+    C children that are read of a node
 
-Source: STATIC, arXiv:2602.22647. Kept: the prefix tree as flat tables, the mask as a gather of the V
-edges of each beam's node. Left out: its dense first levels, which pay at 10^7 items.
+Source: STATIC, arXiv:2602.22647. Kept: the prefix tree as flat tables, the mask as a gather of as many
+edges of each beam's node as the widest node has. Left out: its dense first levels, which pay at 10^7 items.
 """
 
 from typing import NamedTuple
@@ -22,7 +24,7 @@ from models.context_processor import ContextTensors
 from models.generator import Generator
 from models.layers import EXCLUDED
 from models.trie import ROOT, Trie
-from models.trie_tensors import TrieTensors, read
+from models.trie_tensors import TrieTensors, children_of, every_code, read
 from models.values import Value
 
 _DEAD = float("-inf")
@@ -56,28 +58,26 @@ def search(generator: Generator, context: ContextTensors, trie: TrieTensors, wid
     """
     size = generator.config.codebook_size
     memory = generator.encode(context)
-    slots = torch.arange(size, dtype=trie.row_start.dtype, device=trie.row_start.device)
     node = torch.full_like(context.codes[:, :1, 0], ROOT)  # (B, 1): one beam, which has spelled nothing
     score = torch.zeros_like(node, dtype=memory.bias.dtype)
     evidence = generator.evidence(context, trie)
     past, newest, first, spelled = None, node, node, list[tuple[Tensor, ...]]()
     for level in range(LEVELS):
         logits, now, state = generator.step(level, memory, newest, past)
-        if evidence is not None:
-            logits = generator.with_evidence(level, logits, evidence, node, trie)
         first = state[:, 0] if level == 0 else first
-        edge = read(trie.row_start, node)[..., None] + slots  # inside the arrays: a trie ends in V unused edges
-        token, child = read(trie.token, edge), read(trie.child, edge)
-        legal = (edge < read(trie.row_start, node + 1)[..., None]) & (read(trie.live, child) > 0)
-        chosen = logits.gather(-1, token.long())
-        masked = torch.log_softmax(torch.where(legal, chosen, EXCLUDED), dim=-1)
-        full = chosen - torch.logsumexp(logits, dim=-1, keepdim=True)
+        # With fewer codes than beams, the children that there are might be fewer than the beams to come.
+        slots = every_code(size, node) if level == 0 or size < width else trie.slots
+        children = children_of(trie, node, slots)
+        legal = children.there & (read(trie.live, children.node) > 0)
+        said, whole = generator.of_children(level, logits, evidence, node, children, trie)
+        masked = torch.log_softmax(torch.where(legal, said, EXCLUDED), dim=-1)
         total = torch.where(legal, score[..., None] + masked, _DEAD).flatten(1)
 
-        beams = node.shape[1]
-        score, slot = torch.topk(total, min(width, beams * size), dim=-1)
-        parent = slot // size
-        newest, node, *chosen_log_probs = (values.flatten(1).gather(1, slot) for values in (token, child, masked, full))
+        reached = min(width, node.shape[1] * size)
+        score, slot = torch.topk(total, reached, dim=-1)
+        parent = slot // slots.shape[0]  # len() would fix the length in the graph
+        of_cells = (children.token, children.node, masked, said - whole)
+        newest, node, *chosen_log_probs = (values.flatten(1).gather(1, slot) for values in of_cells)
         spelled = [tuple(values.gather(1, parent) for values in step) for step in spelled]
         spelled.append((newest, *chosen_log_probs))
         past = _pick(now if past is None else torch.cat([past, now], dim=2), parent)

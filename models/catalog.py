@@ -217,14 +217,15 @@ class Catalog:
             In both cases the records before it are applied, the trie included.
         """
         counts = dict.fromkeys(Applied._fields, 0)
-        size = len(self)
+        before = len(self)
         try:
             for record in records:
                 counts[self._apply(record)] += 1
         finally:
-            if len(self) > size:
+            if len(self) > before:
                 self._sort_keys()
-                refill_trie(self.trie, self.codes, codebook_size=self.tokenizer.codebook.size, live=self.available)
+                size = self.tokenizer.codebook.size
+                self.trie = refill_trie(self.trie, self.codes, codebook_size=size, live=self.available)
         return Applied(**counts)
 
     def remove(self, item_id: str) -> bool:

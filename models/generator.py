@@ -20,7 +20,7 @@ Weights are kept as (in, out) matrices and used as `x @ w`: the exported graph t
 them under its own name, and a policy update replaces numbers instead of exporting again.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,11 +34,13 @@ from models.context_processor import ContextProcessor, ContextTensors, Memory
 from models.decoder_block import Block
 from models.generator_config import GeneratorConfig
 from models.item_head import ItemHead
-from models.layers import RMSNorm, matrix, rows_of
+from models.layers import EXCLUDED, RMSNorm, matrix, rows_of
 from models.prior import Evidence, NeighbourPrior
-from models.trie_tensors import TrieTensors, below, nodes_of, read
+from models.trie_tensors import Children, TrieTensors, children_of, every_code, nodes_of, read
 from models.value_head import ValueHead
 from models.words import Words
+
+_LEAST: Final = 1e-30  # share of codes that lead nowhere, so that it has a logarithm
 
 
 class Step(NamedTuple):
@@ -153,11 +155,37 @@ class Generator(nn.Module):
         taught the head that somebody stands there, and what it says of that code it has from other prefixes.
         """
         size = self.config.codebook_size
+        children = children_of(trie, node, every_code(size, node))
         if self.config.items and level == LEVELS - 1:
-            known = below(trie, trie.leaf_item, node, size) < self.config.items
-            logits = torch.where(known, logits, 0.0)
-        moved: Tensor = logits + self.prior.logits(level, evidence, node, trie, size)
+            logits = torch.where(children.by_code(self._without_row(children, trie), size) > 0, 0.0, logits)
+        masses = children.by_code(self.prior.masses(level, evidence, node, children, trie), size)
+        moved: Tensor = logits + self.prior.logits(level, masses)
         return moved
+
+    def of_children(
+        self, level: int, logits: Tensor, evidence: Evidence | None, node: Tensor, children: Children, trie: TrieTensors
+    ) -> tuple[Tensor, Tensor]:
+        """What `with_evidence` says, at the cost of the children of `node` and not of all codes.
+
+        Returns:
+            (B, Q, C) logits of the children, and (B, Q, 1) the log of the sum of exp over all V codes.
+        """
+        said, whole = logits.gather(-1, children.token.long()), torch.logsumexp(logits, dim=-1, keepdim=True)
+        if evidence is None:
+            return said, whole
+        # Codes that lead nowhere have the mass of nothing, all alike: what they sum to is what the children leave.
+        of_children = torch.logsumexp(torch.where(children.there, said, EXCLUDED), dim=-1, keepdim=True)
+        nowhere = whole + torch.log((1 - torch.exp(of_children - whole)).clamp(min=_LEAST))
+        nowhere = nowhere + self.prior.logits(level, torch.zeros_like(nowhere))
+        if self.config.items and level == LEVELS - 1:
+            said = torch.where(self._without_row(children, trie) > 0, 0.0, said)
+        said = said + self.prior.logits(level, self.prior.masses(level, evidence, node, children, trie))
+        every = torch.cat([nowhere, torch.where(children.there, said, EXCLUDED)], dim=-1)
+        return said, torch.logsumexp(every, dim=-1, keepdim=True)
+
+    def _without_row(self, children: Children, trie: TrieTensors) -> Tensor:
+        """(B, Q, C) 1 where a child is the leaf of an item without a row in the table of items, else 0."""
+        return (read(trie.leaf_item, children.node) >= self.config.items).to(torch.uint8)
 
     def item_vectors(self) -> Tensor | None:
         """(items, d_model) the table of items; None without one. In training some rows are hidden, for one step."""

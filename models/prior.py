@@ -2,7 +2,7 @@
 
 Letters used in this file
     B requests   Q sequences per request   N nodes of the trie   V codes of a level   E items near a history
-    I items   K items that are asked for   S sources of evidence   L levels
+    I items   K items that are asked for   S sources of evidence   L levels   C children that are read of a node
 
 The evidence of a request (`models.evidence`) is spread over live items: shares of it on those that are near, and a
 little, alike, on every live item. A prefix has the sum of what stands below it. The logits of a level are moved by the
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from models.batches import EVIDENCE_SOURCES, LEVELS
-from models.trie_tensors import TrieTensors, below, read
+from models.trie_tensors import Children, TrieTensors, read
 
 NOTHING: Final = 1e-9  # mass of what is not there, so that it has a logarithm
 
@@ -57,24 +57,26 @@ class NeighbourPrior(nn.Module):
             above.append(read(trie.parent, above[-1]).clamp(min=0))
         return Evidence(near, weight, torch.stack(above[::-1], dim=-1))
 
-    def masses(self, level: int, evidence: Evidence, node: Tensor, trie: TrieTensors, size: int) -> Tensor:
-        """(B, Q, V) the mass at and below what each code leads to from `node`; the root's sum to 1, or to 0 where
-        nothing is near, and to exp(spread) if all items are live.
+    def masses(self, level: int, evidence: Evidence, node: Tensor, children: Children, trie: TrieTensors) -> Tensor:
+        """(B, Q, C) the mass at and below each child of `node`, 0 in cells without one; the root's sum to 1, or to 0
+        where nothing is near, and to exp(spread) if all items are live.
 
         Args:
             node: (B, Q) where each sequence stands in the trie, `level` codes below the root.
-            size: V.
+            children: of `node`.
         """
-        spread = _share(below(trie, trie.live, node, size), trie).to(evidence.weight.dtype)
+        live = torch.where(children.there, read(trie.live, children.node), 0)
+        spread = _share(live, trie).to(evidence.weight.dtype)
         here = evidence.nodes[:, None, :, level] == node[..., None]  # (B, Q, E)
         weight = torch.where(here, evidence.weight[:, None], 0.0)
-        code = read(trie.token, (evidence.nodes[..., level + 1] - 1).clamp(min=0))  # node n is where edge n - 1 leads
-        found = torch.zeros_like(spread).scatter_add(2, code[:, None].long().expand(weight.shape), weight)
+        edge = evidence.nodes[:, None, :, level + 1] - 1  # node n is where edge n - 1 leads
+        cell = torch.where(here, edge - read(trie.row_start, node)[..., None], 0).clamp(min=0).long()
+        found = torch.zeros_like(spread).scatter_add(2, cell, weight)
         return found + self.spread.exp() * spread
 
-    def logits(self, level: int, evidence: Evidence, node: Tensor, trie: TrieTensors, size: int) -> Tensor:
-        """(B, Q, V) what is added to the logits of the codes that follow `node`; arguments as in `masses`."""
-        return self.gain[level] * torch.log(self.masses(level, evidence, node, trie, size) + NOTHING)
+    def logits(self, level: int, masses: Tensor) -> Tensor:
+        """What is added to the logits of codes whose masses, of any shape, these are."""
+        return self.gain[level] * torch.log(masses + NOTHING)
 
     def of_items(self, evidence: Evidence, items: Tensor, trie: TrieTensors) -> Tensor:
         """(B, K) the mass of some items, (B, K); below 0 = none."""

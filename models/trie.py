@@ -3,14 +3,14 @@ ONNX graph.
 
 Letters used in this file
     I items (capacity)   L levels   V tokens of one level   W words kept of an item
-    N nodes (capacity)   E edges (capacity)
+    N nodes (capacity)   E edges (capacity)   C children of the widest node below the root, at least 2
 
 Nodes are numbered level by level, and within a level by path, so that node n > 0 is reached by edge n - 1. The
-arrays are allocated once, for a stated number of items, and only ever written in place: a graph may hold on to
-their addresses. Writing is not atomic: whoever runs the graph on a trie must not let it be written meanwhile.
+arrays are allocated once, for a stated number of items, and only ever written in place, but for the few numbers of
+`slots`. Writing is not atomic: whoever runs the graph on a trie must not let it be written meanwhile.
 
-Source: STATIC (arXiv 2602.22647). Kept: the prefix tree as flat integer tables, masking as a gather. Left out: the
-dense first levels, which pay at 10^7 items and more, and cost memory here.
+Source: STATIC (arXiv 2602.22647). Kept: the prefix tree as flat integer tables, masking as a gather of as many edges
+as the widest node has. Left out: the dense first levels, which pay at 10^7 items and more, and cost memory here.
 """
 
 from typing import Final, NamedTuple
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from core.errors import ContractError, TooLarge
 
 ROOT: Final = 0
+_FEWEST: Final = 2  # slots: an exporter takes an axis of length 1 for one that never grows
 
 Ints = npt.NDArray[np.int32]
 Flags = npt.NDArray[np.bool_]
@@ -39,6 +40,7 @@ class Trie(NamedTuple):
     child: Ints  # (E,) node
     live: Ints  # (N,) live items at or below the node
     leaf_item: Ints  # (N,) index of the item whose path ends here, -1 = none
+    slots: Ints  # (C,) 0 .. C - 1: reading these edges from any row_start but the root's reads all children of a node
     parent: Ints  # (N,) node, -1 at the root and at unused nodes
     leaf: Ints  # (I,) node where the item's path ends, -1 = none
     words: Ints  # (I, W) see models.item_vectors.words_of; not read by a generator without words
@@ -69,16 +71,17 @@ def build_trie(
         child=np.zeros(edges, np.int32),
         live=np.zeros(nodes, np.int32),
         leaf_item=np.full(nodes, -1, np.int32),
+        slots=np.arange(_FEWEST, dtype=np.int32),
         parent=np.full(nodes, -1, np.int32),
         leaf=np.full(capacity, -1, np.int32),
         words=np.zeros((capacity, 0), np.int32) if words is None else words,
     )
-    refill_trie(trie, codes, codebook_size=codebook_size, live=np.ones(len(codes), bool) if live is None else live)
-    return trie
+    live = np.ones(len(codes), bool) if live is None else live
+    return refill_trie(trie, codes, codebook_size=codebook_size, live=live)
 
 
-def refill_trie(trie: Trie, codes: Ints, *, codebook_size: int, live: Flags) -> None:
-    """Make `trie`, in its own buffers, the trie of `codes`; what it held before is gone, but for the words.
+def refill_trie(trie: Trie, codes: Ints, *, codebook_size: int, live: Flags) -> Trie:
+    """The trie of `codes` in the buffers of `trie`, which is no trie any more; the words are its own.
 
     Args and Raises as in `build_trie`; after an error the trie is as it was.
     """
@@ -115,12 +118,14 @@ def refill_trie(trie: Trie, codes: Ints, *, codebook_size: int, live: Flags) -> 
     trie.child[: next_node - 1] = np.arange(1, next_node)
     children = np.bincount(trie.parent[1:next_node], minlength=len(trie.live))
     np.cumsum(children, out=trie.row_start[1:])
+    widest = max(int(children[1:].max(initial=0)), _FEWEST)
 
     trie.leaf_item[above] = order
     trie.leaf[order] = above
     trie.live[above] = live[order]
     for span in reversed(spans):
         np.add.at(trie.live, trie.parent[span], trie.live[span])
+    return trie._replace(slots=np.arange(widest, dtype=np.int32))
 
 
 def set_live(trie: Trie, item: int, live: bool) -> None:

@@ -2,6 +2,7 @@
 
 Letters used in this file
     B requests   Q sequences per request   N nodes   E edges   V codes of a level   L levels   I items
+    C children that are read of a node
 """
 
 from typing import NamedTuple
@@ -20,6 +21,7 @@ class TrieTensors(NamedTuple):
     child: Tensor  # (E,)
     live: Tensor  # (N,)
     leaf_item: Tensor  # (N,)
+    slots: Tensor  # (C,)
     parent: Tensor  # (N,)
     leaf: Tensor  # (I,)
     words: Tensor  # (I, WORDS)
@@ -35,19 +37,33 @@ def read(table: Tensor, index: Tensor) -> Tensor:
     return table.index_select(0, index.flatten()).reshape(index.shape)
 
 
-def below(trie: TrieTensors, values: Tensor, node: Tensor, size: int) -> Tensor:
-    """(B, Q, V) what `values` says of the nodes that each code leads to from `node`; 0 where a code leads nowhere.
+class Children(NamedTuple):
+    """The edges that leave some nodes, read into as many cells as the widest of them needs."""
+
+    there: Tensor  # (B, Q, C) whether the cell holds an edge of the node; else what it says is of no meaning
+    token: Tensor  # (B, Q, C) code
+    node: Tensor  # (B, Q, C) where it leads
+
+    def by_code(self, values: Tensor, size: int) -> Tensor:
+        """(B, Q, V) values (B, Q, C) of the children at their codes; 0 where a code leads nowhere."""
+        cell = torch.where(self.there, self.token, size).long()  # what is not there is cut off
+        return torch.zeros_like(values[..., :1]).repeat(1, 1, size + 1).scatter(2, cell, values)[..., :size]
+
+
+def children_of(trie: TrieTensors, node: Tensor, slots: Tensor) -> Children:
+    """The children of nodes (B, Q).
 
     Args:
-        values: (N,) of each node, integers.
-        node: (B, Q).
-        size: V.
+        slots: (C,) 0, 1, ... up to at most V; `trie.slots` is enough for every node but the root.
     """
-    edge = read(trie.row_start, node)[..., None] + torch.arange(size, dtype=node.dtype, device=node.device)
+    edge = read(trie.row_start, node)[..., None] + slots  # inside the arrays: a trie ends in V unused edges
     there = edge < read(trie.row_start, node + 1)[..., None]
-    slot = torch.where(there, read(trie.token, edge), size).long()  # what lies beyond a node's edges is cut off
-    found = read(values, read(trie.child, edge))
-    return torch.zeros_like(found[..., :1]).repeat(1, 1, size + 1).scatter(2, slot, found)[..., :size]
+    return Children(there, read(trie.token, edge), read(trie.child, edge))
+
+
+def every_code(size: int, like: Tensor) -> Tensor:
+    """(V,) slots that are enough for any node."""
+    return torch.arange(size, dtype=like.dtype, device=like.device)
 
 
 def nodes_of(trie: TrieTensors, paths: Tensor, size: int) -> Tensor:
@@ -58,12 +74,10 @@ def nodes_of(trie: TrieTensors, paths: Tensor, size: int) -> Tensor:
         size: V.
     """
     node = torch.full_like(paths[..., 0], ROOT)
-    slots = torch.arange(size, dtype=node.dtype, device=node.device)
-    nodes = [node]
+    nodes, slots = [node], every_code(size, node)
     for level in range(paths.shape[-1] - 1):
-        edge = read(trie.row_start, node)[..., None] + slots
-        there = edge < read(trie.row_start, node + 1)[..., None]
-        taken = (there & (read(trie.token, edge) == paths[..., level, None])).to(torch.uint8).argmax(-1, keepdim=True)
-        node = read(trie.child, edge.gather(-1, taken).squeeze(-1))
+        children = children_of(trie, node, slots)
+        taken = (children.there & (children.token == paths[..., level, None])).to(torch.uint8).argmax(-1, keepdim=True)
+        node = children.node.gather(-1, taken).squeeze(-1)
         nodes.append(node)
     return torch.stack(nodes, dim=-1)

@@ -17,7 +17,7 @@ from models.generator_config import GeneratorConfig
 from models.losses import generation_loss, token_log_probs
 from models.prior import NOTHING, Evidence, NeighbourPrior
 from models.trie import ROOT, Trie, build_trie
-from models.trie_tensors import TrieTensors, nodes_of, trie_tensors
+from models.trie_tensors import TrieTensors, children_of, every_code, nodes_of, trie_tensors
 from tests.models.worlds import random_context, random_trie
 
 SIZE, ITEMS = 6, 60
@@ -56,11 +56,13 @@ def test_a_node_has_the_mass_of_its_children_and_the_dead_have_none(seed: int) -
         mass = {ROOT: whole}
         for level in range(LEVELS):
             for node in [each for each in mass if _depth(trie, each) == level]:
-                codes = prior.masses(level, evidence, torch.full((3, 1), node, dtype=torch.int32), tensors, SIZE)
-                below = codes.numpy()[:, 0]
+                of_node = torch.full((3, 1), node, dtype=torch.int32)
+                children = children_of(tensors, of_node, tensors.slots if node else every_code(SIZE, of_node))
+                below = prior.masses(level, evidence, of_node, children, tensors).numpy()[:, 0]
                 np.testing.assert_allclose(below.sum(1), mass[node], atol=1e-4)
-                edges = slice(trie.row_start[node], trie.row_start[node + 1])
-                mass |= dict(zip(trie.child[edges].tolist(), below[:, trie.token[edges]].T, strict=True))
+                there = children.there.numpy()[0, 0]
+                assert not below[:, ~there].any()
+                mass |= dict(zip(children.node.numpy()[0, 0, there].tolist(), below[:, there].T, strict=True))
     at_leaves = np.stack([mass[int(leaf)] for leaf in trie.leaf[: len(live)]], axis=1)
     np.testing.assert_allclose(at_leaves, of_all, atol=1e-5)
     assert not at_leaves[:, ~live].any()
@@ -146,6 +148,27 @@ def test_with_heads_of_zero_the_beams_are_the_evidence(seed: int) -> None:
         }
         for item in np.flatnonzero(live):
             assert found[int(item)] == pytest.approx(float(np.log(shares[row, item])), abs=1e-3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds, live_share=st.sampled_from([0.0, 0.7]), gain=st.sampled_from([0.0, 1.0]))
+def test_what_is_said_of_children_is_what_is_said_of_their_codes(seed: int, live_share: float, gain: float) -> None:
+    trie, codes, _ = world(seed, live_share)
+    generator, tensors = generator_with(items=ITEMS // 2, item_head=True), trie_tensors(trie)
+    context = context_tensors(random_context(np.random.default_rng(seed), 2, SIZE))
+    nodes = nodes_of(tensors, torch.from_numpy(codes).expand(2, -1, -1), SIZE)
+    with torch.no_grad():
+        generator.prior.gain.fill_(gain)  # without evidence nothing hides the codes that lead nowhere
+        evidence = generator.evidence(context, tensors)
+        assert evidence is not None
+        for level in range(LEVELS):
+            node, logits = nodes[..., level], torch.randn(2, len(codes), SIZE)
+            children = children_of(tensors, node, tensors.slots if level else every_code(SIZE, node))
+            said, whole = generator.of_children(level, logits, evidence, node, children, tensors)
+            expected = generator.with_evidence(level, logits, evidence, node, tensors)
+            at_codes = expected.gather(-1, children.token.long())
+            torch.testing.assert_close(said[children.there], at_codes[children.there], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(whole, torch.logsumexp(expected, -1, keepdim=True), atol=1e-4, rtol=1e-4)
 
 
 @settings(max_examples=10, deadline=None)
@@ -239,8 +262,10 @@ def test_the_last_code_of_an_item_that_came_later_has_the_evidence_alone() -> No
     nodes, came_later = nodes_of(tensors, paths, SIZE), torch.arange(len(codes)) >= known
     for level in range(LEVELS):
         code = paths[..., level, None].long()
+        children = children_of(tensors, nodes[..., level], every_code(SIZE, nodes))
         with torch.no_grad():
-            alone = generator.prior.logits(level, evidence, nodes[..., level], tensors, SIZE).gather(-1, code)
+            masses = generator.prior.masses(level, evidence, nodes[..., level], children, tensors)
+            alone = children.by_code(generator.prior.logits(level, masses), SIZE).gather(-1, code)
             said = torch.ones(2, len(codes), SIZE)
             moved = generator.with_evidence(level, said, evidence, nodes[..., level], tensors).gather(-1, code)
         heads = torch.where(came_later, 0.0, 1.0) if level == LEVELS - 1 else torch.ones(len(codes))

@@ -1,5 +1,7 @@
 """Laws of the trie: exactly the given paths, in buffers that never move."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -61,17 +63,24 @@ def test_live_paths_are_those_of_live_items_however_they_became_so(codes: np.nda
 def test_a_refilled_trie_equals_a_new_one_in_the_same_memory(first: np.ndarray, second: np.ndarray) -> None:
     room = 64
     trie = build_trie(first, room, codebook_size=SIZE)
-    addresses = [array.ctypes.data for array in trie]
-    refill_trie(trie, second, codebook_size=SIZE, live=np.ones(len(second), bool))
-    for ours, theirs in zip(trie, build_trie(second, room, codebook_size=SIZE), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert [array.ctypes.data for array in trie] == addresses
+    filled = refill_trie(trie, second, codebook_size=SIZE, live=np.ones(len(second), bool))
+    for name, theirs in build_trie(second, room, codebook_size=SIZE)._asdict().items():
+        np.testing.assert_array_equal(getattr(filled, name), theirs)
+        assert (getattr(filled, name) is getattr(trie, name)) == (name != "slots")
 
 
 @given(paths)
 def test_a_codebook_of_edges_can_be_read_from_any_node(codes: np.ndarray) -> None:
     trie = build_trie(codes, len(codes), codebook_size=SIZE)
     assert trie.row_start.max() + SIZE <= len(trie.token) == len(trie.child)
+
+
+@given(paths)
+def test_the_slots_are_as_many_as_the_widest_prefix_has_children(codes: np.ndarray) -> None:
+    trie = build_trie(codes, len(codes), codebook_size=SIZE)
+    longer = {tuple(path[:length]) for path in codes.tolist() for length in range(2, LEVELS + 1)}
+    widest = max(Counter(prefix[:-1] for prefix in longer).values())
+    assert trie.slots.tolist() == list(range(max(widest, 2)))
 
 
 def test_an_empty_trie_leads_nowhere() -> None:
