@@ -26,7 +26,7 @@ WATCH_SHARES: Final = len(WATCH_EDGES) + 2  # the last = not known
 AGE_BUCKETS: Final = 48  # half octaves of seconds: the last begins at 137 days
 PLACE_FEATURES: Final = 10
 NEAR: Final = 256  # E: items that a request's neighbour evidence may name
-TABLES: Final = 2  # of neighbours: seen together, alike in text
+TABLES: Final = 3  # of neighbours: seen together, alike in text, near each other
 EVIDENCE_SOURCES: Final = TABLES + 3  # and been there, at such an hour, from where the user is; see models.visits
 
 Floats = npt.NDArray[np.float32]

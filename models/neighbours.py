@@ -1,4 +1,5 @@
-"""Which items go together, counted rather than learned: in people's sequences, and by what is said of them.
+"""Which items go together, counted rather than learned: in people's sequences, by what is said of them, and by where
+they stand.
 
 Letters used in this file
     I items   M neighbours kept per item   S sequences
@@ -14,9 +15,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
+from scipy.spatial import KDTree
 
 from core.errors import InputError
 from models.evidence import RECENCY, Neighbours
+from models.item_vectors import positions_km
 from protos.catalog.v1.catalog_pb2 import Item
 
 _WORD: Final = re.compile(r"\w+")
@@ -24,6 +27,7 @@ WINDOW: Final = 6  # places of a sequence within which two items belong together
 POPULARITY_POWER: Final = 0.3  # of evidence; see `cooccurrence`
 KEPT: Final = 200  # neighbours of an item that evidence counts by co-occurrence
 BACKWARDS: Final = 0.8  # what the earlier item counts as a neighbour of the later one
+_NO_DISTANCE_KM: Final = 0.1  # places nearer than that stand side by side
 _ROWS: Final = 512  # of similarities that are held at once: 25 MB at 12,000 items
 
 Ints = npt.NDArray[np.int32]
@@ -33,17 +37,18 @@ Floats = npt.NDArray[np.float32]
 def neighbour_tables(
     items: Sequence[Item], sequences: Sequence[npt.NDArray[np.integer]], recency: float = RECENCY
 ) -> tuple[Neighbours, ...]:
-    """The tables of evidence: seen together in the sequences, alike in what is said of them; none without sequences.
+    """The tables of evidence: seen together in the sequences, alike in what is said of them, and near each other; none
+    without sequences.
 
     Args:
         sequences: catalogue indices, oldest first, of what stands before every sample that will be learned from; what
             stands beside them is to be taken off by `models.own_pairs`.
-        recency: of both tables.
+        recency: of all tables.
     """
     if not any(len(sequence) for sequence in sequences):
         return ()
     together = cooccurrence(sequences, len(items), popularity_power=POPULARITY_POWER, keep=KEPT)
-    return together._replace(recency=recency), text_neighbours(items)._replace(recency=recency)
+    return tuple(table._replace(recency=recency) for table in (together, text_neighbours(items), near_places(items)))
 
 
 def matrix_of(table: Neighbours) -> sparse.csr_array:
@@ -112,6 +117,22 @@ def text_neighbours(items: Sequence[Item], keep: int = 100) -> Neighbours:
         block = _strongest(row, column, alike[row, column], len(alike), keep)
         made.items[start : start + _ROWS], made.weights[start : start + _ROWS] = block.items, block.weights
     return made
+
+
+def near_places(items: Sequence[Item], keep: int = 100) -> Neighbours:
+    """Neighbours by where the items stand: 1 / (0.1 + km between them).
+
+    An item without a place has no neighbours; where no item has a place, the table has no columns.
+    """
+    placed = np.array([row for row, item in enumerate(items) if item.HasField("location")], np.int64)
+    if not len(placed):
+        return Neighbours(np.full((len(items), 0), -1, np.int32), np.zeros((len(items), 0), np.float32))
+    points = positions_km([items[row] for row in placed])
+    nearest = np.arange(1, min(keep + 1, len(placed)) + 1)  # the first, or one at the same point, is the place itself
+    km, found = KDTree(points).query(points, k=nearest)
+    rows, ranks = np.nonzero(found != np.arange(len(placed))[:, None])
+    weights = 1 / (_NO_DISTANCE_KM + km[rows, ranks])
+    return _strongest(placed[rows], placed[found[rows, ranks]], weights, len(items), keep)
 
 
 def text_rows(items: Sequence[Item]) -> sparse.csr_array:

@@ -228,9 +228,9 @@ def test_evidence_is_that_of_the_newest_positives_and_without_tables_there_is_no
     with_acts(rows, 0, [101], [300])  # an act that was not positive
     rows.history["positive_length"][0] = 2
     rows.history["positive_item"][0, :2] = [104, 106]
-    batch = context_batch(rows, TenItems(neighbours=(follows, follows)), NOW_MS)
+    batch = context_batch(rows, TenItems(neighbours=(follows,) * TABLES), NOW_MS)
     assert batch.near[0, :3].tolist() == [7, 5, -1]
-    assert batch.nearness[0, :2, :TABLES].tolist() == [[1.0, 1.0], [pytest.approx(RECENCY)] * 2]
+    assert batch.nearness[0, :2, :TABLES].tolist() == [[1.0] * TABLES, [pytest.approx(RECENCY)] * TABLES]
     assert not batch.nearness[..., TABLES:].any()
     assert (batch.near[1] == -1).all()
     none = context_batch(rows, TenItems(), NOW_MS)

@@ -31,9 +31,9 @@ def told(near: np.ndarray, nearness: np.ndarray) -> dict[int, tuple[float, ...]]
 @given(seed=st.integers(0, 1 << 30))
 def test_an_item_is_as_near_as_the_history_makes_it(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    sources = [rng.random((ITEMS, ITEMS)) * (rng.random((ITEMS, ITEMS)) < 0.3) for _ in range(2)]
+    sources = [rng.random((ITEMS, ITEMS)) * (rng.random((ITEMS, ITEMS)) < 0.3) for _ in range(TABLES)]
     history = rng.integers(-1, ITEMS, DEPTH + 3)
-    recencies = rng.random(2)
+    recencies = rng.random(TABLES)
     had = rng.integers(-1, ITEMS, 3)
     tables = [table_of(source)._replace(recency=recency) for source, recency in zip(sources, recencies, strict=True)]
     near, nearness = near_items(history[None], tables, had[None])
@@ -82,7 +82,7 @@ def test_the_nearest_come_first_and_the_rest_is_empty() -> None:
 def test_of_many_items_those_are_kept_that_are_nearest_and_no_request_sees_another(seed: int) -> None:
     rng = np.random.default_rng(seed)
     size = 2 * NEAR
-    tables = [rng.random((size, size)) * (rng.random((size, size)) < 0.4) for _ in range(2)]
+    tables = [rng.random((size, size)) * (rng.random((size, size)) < 0.4) for _ in range(TABLES)]
     histories = rng.integers(-1, size, (5, 6))
     near, nearness = near_items(histories, [table_of(table) for table in tables])
     for row, history in enumerate(histories):

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import ArtefactError, InputError
+from core.geo import distance_m
 from models.evidence import Neighbours, load_neighbours, save_neighbours
-from models.neighbours import cooccurrence, matrix_of, text_neighbours
+from models.neighbours import cooccurrence, matrix_of, near_places, text_neighbours
 from protos.catalog.v1.catalog_pb2 import Item
+from protos.events.v1.interaction_pb2 import Location
 
 ITEMS = 7
 SEQUENCES = st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=9), max_size=6)
@@ -102,6 +104,29 @@ def test_items_without_text_have_no_neighbours() -> None:
     assert (found.items == -1).all()
     assert (found.weights == 0).all()
     assert text_neighbours([], keep=3).items.shape == (0, 3)
+
+
+@given(seed=st.integers(0, 1 << 30), placed=st.integers(0, 12), keep=st.integers(1, 14))
+def test_the_nearest_places_are_the_neighbours_and_what_has_no_place_has_none(
+    seed: int, placed: int, keep: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(-0.1, 0.1, (placed, 2)) * (rng.random((placed, 1)) < 0.8)  # some stand at one point
+    where = rng.permutation(15)[:placed].tolist()
+    items = [Item(item_id=str(number)) for number in range(15)]
+    for item, (latitude, longitude) in zip(where, points, strict=True):
+        items[item].location.CopyFrom(Location(latitude=latitude, longitude=longitude))
+    found = near_places(items, keep)
+    for item in range(15):
+        expected = []
+        if item in where:
+            here = points[where.index(item)]
+            others = [other for other in where if other != item]
+            away_km = [distance_m(*here, *points[where.index(other)]) / 1000 for other in others]
+            expected = sorted(1 / (0.1 + km) for km in away_km)[::-1][:keep]
+        kept = found.items[item] >= 0
+        assert set(found.items[item, kept].tolist()) <= set(where) - {item}
+        np.testing.assert_allclose(found.weights[item, kept], expected, rtol=1e-4)
 
 
 def test_tables_are_read_as_they_were_kept_and_damage_is_said(tmp_path: Path) -> None:
