@@ -44,6 +44,9 @@ class Ground(Protocol):
     def text(self, recency: float) -> NeighbourScores:
         """Over a table that is counted once for each split."""
 
+    def places(self, recency: float) -> NeighbourScores:
+        """Over a table that is counted once for each split."""
+
     def say(self, line: str) -> None:
         """Tells a person how far it is."""
 
@@ -154,6 +157,9 @@ ENTRIES: Final[dict[str, Entry]] = {
         tuple({"recency": recency, "text": text} for recency, text in product((0.6, 0.75), (0.2, 0.5, 1.0))),
     ),
     "rate": Entry(lambda ground, setting: Rate(setting["prior"]), _each("prior", 1, 3, 10, 30, 100, 300)),
+    "places": Entry(
+        lambda ground, setting: ground.places(setting["recency"]), _each("recency", 0.01, 0.1, 0.3, 0.45, 0.6, 0.8)
+    ),
     "near": Entry(lambda ground, setting: Near()),
     "visits": Entry(_visits, _each("popular", 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)),
     "visits-mixture": Entry(
@@ -162,6 +168,9 @@ ENTRIES: Final[dict[str, Entry]] = {
             {"recent": recent, "hour": hour, "again": again}
             for recent, (hour, again) in product((0.3, 0.7), ((0.5, 0.2), (1.0, 0.2), (1.0, 0.5)))
         ),
+    ),
+    "visits-mixture+places": _fused(
+        "visits-mixture+places", "visits-mixture", "places", (0.02, 0.05, 0.1, 0.2, 0.5, 1.0), seeded=False
     ),
     "sasrec": Entry(_reader("sasrec"), _TRAINED, seeded=True),
     "hstu": Entry(_reader("hstu"), _TRAINED, seeded=True),

@@ -25,7 +25,7 @@ from benchmarks.quality.neighbours import NeighbourScores, Once
 from benchmarks.quality.protocols import QUESTIONS
 from benchmarks.quality.split import Split, check_split, good_sequences
 from core.errors import InputError
-from models.neighbours import cooccurrence, text_neighbours
+from models.neighbours import cooccurrence, near_places, text_neighbours
 
 
 class Chosen(NamedTuple):
@@ -53,6 +53,7 @@ class Workshop:
         self._home, self._folder = home, folder / data
         self._cooccurrence = Once(lambda split: cooccurrence(good_sequences(split), len(split.items), keep=400))
         self._text = Once(lambda split: text_neighbours(split.items))
+        self._places = Once(lambda split: near_places(split.items, keep=400))
 
     def check(self, models: Sequence[str]) -> None:
         """Raises:
@@ -80,6 +81,10 @@ class Workshop:
     def text(self, recency: float) -> NeighbourScores:
         """Over a table that is counted once for each split."""
         return NeighbourScores("text", self._text, recency)
+
+    def places(self, recency: float) -> NeighbourScores:
+        """Over a table that is counted once for each split."""
+        return NeighbourScores("places", self._places, recency)
 
     def chosen(self, name: str) -> Model:
         """The model with the setting that the valid stage chose for it."""

@@ -106,11 +106,12 @@ def test_a_small_update_passes_and_is_published_with_its_verdict(
 def test_a_model_that_forgot_everything_is_refused_for_its_reward(
     world: World, found: Rollouts, updated: Updated
 ) -> None:
-    """Heads turned upside down: what was likeliest is least likely."""
+    """Heads and evidence turned upside down: what was likeliest is least likely."""
 
     def upside_down(generator: Generator) -> None:
         for head in generator.heads:
             head.neg_()
+        generator.prior.gain.neg_()
 
     folder, manifest = damaged(world, updated, upside_down)
     verdict = judged(world, found, folder, manifest)
