@@ -49,6 +49,7 @@ from rl.rewards import save_global_table
 from rl.shown import shown_of_log
 
 BEAM_WIDTH: Final = 32
+CODES: Final = 256  # of a level
 GOLDEN_REQUESTS: Final = 32
 
 
@@ -56,9 +57,11 @@ GOLDEN_REQUESTS: Final = 32
 class FirstArguments:
     """What decides version 1, besides the data; stored in its manifest."""
 
-    semantic_ids: SemanticIdArgs = field(default_factory=SemanticIdArgs)
+    semantic_ids: SemanticIdArgs = field(default_factory=lambda: SemanticIdArgs(codebook_size=CODES))
     generator: TrainArguments = field(
-        default_factory=lambda: TrainArguments(config=GeneratorConfig(prior=True), epochs=4, train_s=90.0)
+        default_factory=lambda: TrainArguments(
+            config=GeneratorConfig(codebook_size=CODES, prior=True), epochs=4, train_s=90.0
+        )
     )
     values: ValueArguments = field(default_factory=ValueArguments)
     value_users: int = 4_000
