@@ -1,6 +1,8 @@
 """`movielens-latest-small`, split at one time for all: the newest tenth of ratings is the test, the tenth before valid.
 
 Long histories (165 a user), but few users rate in both periods. A film is rated once, so what was seen is left out.
+Asked for are films that were liked; every model learns from all that were rated, since a film that disappointed was
+chosen too, and its stars stand beside it.
 """
 
 from pathlib import Path
@@ -26,12 +28,12 @@ def movielens(home: Path, stage: str) -> Split:
     names = films["movieId"][order]
     ratings = read_columns(home / FOLDER / "ratings.parquet", "userId", "movieId", "timestamp", "rating")
     users, rated, at_s, stars = ratings.values()
-    events = ordered(users, np.searchsorted(names, rated), at_s, stars >= _GOOD, stars / _MOST)
+    events = ordered(users, np.searchsorted(names, rated), at_s, np.ones(len(users), np.bool_), stars / _MOST)
     sorted_s = np.sort(events.at_s)
     begin, end = (sorted_s[int(share * len(sorted_s))] for share in (_VALID_FROM, _TEST_FROM))
     if stage == "test":
         begin, end = end, sorted_s[-1] + 1
-    asked = events.good & (events.at_s >= begin) & (events.at_s < end)
+    asked = (events.shares >= _GOOD / _MOST) & (events.at_s >= begin) & (events.at_s < end)
     asked &= first_of_user(events.users) < np.arange(len(events.users))
     learn = events.at_s < begin
     known = np.isin(events.users[asked], events.users[learn])
