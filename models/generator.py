@@ -174,8 +174,8 @@ class Generator(nn.Module):
         if evidence is None:
             return said, whole
         # Codes that lead nowhere have the mass of nothing, all alike: what they sum to is what the children leave.
-        of_children = torch.logsumexp(torch.where(children.there, said, EXCLUDED), dim=-1, keepdim=True)
-        nowhere = whole + torch.log((1 - torch.exp(of_children - whole)).clamp(min=_LEAST))
+        theirs = torch.logsumexp(torch.where(children.there, said, EXCLUDED), dim=-1, keepdim=True)
+        nowhere = whole + torch.log((1 - torch.exp(theirs - whole)).clamp(min=_LEAST))
         nowhere = nowhere + self.prior.logits(level, torch.zeros_like(nowhere))
         if self.config.items and level == LEVELS - 1:
             said = torch.where(self._without_row(children, trie) > 0, 0.0, said)
