@@ -7,10 +7,8 @@ Items have random paths and the generator is untrained: neither changes what is 
 turn by one session, one request at a time.
 """
 
-import argparse
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,46 +28,42 @@ from models.trie import Ints, Trie, build_trie
 ITEMS: Final = 12_000
 SIZES: Final = (64, 256, 1_024, 4_096)
 BEAM_WIDTH: Final = 64
-_GOLDEN: Final = 2
+REPEATS: Final = 40  # answers by each reading, of which the median is shown
 _WARM: Final = 3
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main() -> None:
     """The command above."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.answers", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--items", type=int, default=ITEMS)
-    parser.add_argument("--repeats", type=int, default=40, help="Answers per reading, of which the median is shown.")
-    asked = parser.parse_args(words)
     torch.set_num_threads(1)
-    table = Table(title=f"One answer among {asked.items:,} items, {BEAM_WIDTH} beams, one thread", title_justify="left")
+    table = Table(title=f"One answer among {ITEMS:,} items, {BEAM_WIDTH} beams, one thread", title_justify="left")
     for name in ("codes of a level", "widest prefix", "all codes, ms", "its children, ms", "ratio"):
         table.add_column(name, justify="right")
     for size in SIZES:
-        trie, every_ms, children_ms = measured(size, asked.items, asked.repeats)
+        trie, every_ms, children_ms = measured(size)
         ratio = f"{every_ms / children_ms:.2f}"
         table.add_row(f"{size:,}", str(len(trie.slots)), f"{every_ms:.1f}", f"{children_ms:.1f}", ratio)
     Console().print(table)
 
 
-def measured(size: int, items: int, repeats: int) -> tuple[Trie, float, float]:
+def measured(size: int) -> tuple[Trie, float, float]:
     """The trie, and milliseconds of an answer by either reading."""
     rng = np.random.default_rng(size)
-    codes = _paths(rng, size, items)
-    trie = build_trie(codes, items, codebook_size=size)
+    codes = _paths(rng, size)
+    trie = build_trie(codes, ITEMS, codebook_size=size)
     config = GeneratorConfig(
-        codebook_size=size, d_model=96, layers=2, tokens=20, items=items, item_head=True, prior=True
+        codebook_size=size, d_model=96, layers=2, tokens=20, items=ITEMS, item_head=True, prior=True
     )
     torch.manual_seed(0)
-    requests = _contexts(rng, codes, config.tokens, max(repeats, _GOLDEN))
+    requests = _contexts(rng, codes, config.tokens)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        golden = take_rows(requests, slice(_GOLDEN))
+        golden = take_rows(requests, slice(2))
         export_generator(Generator(config).eval(), path, golden, trie, beam_width=BEAM_WIDTH)
         graph = OnnxGenerator.load(path, threads=1)
     readings = (trie._replace(slots=np.arange(size, dtype=np.int32)), trie)
     taken_s: list[list[float]] = [[], []]
-    for turn in range(_WARM + repeats):
-        one = take_rows(requests, slice(turn % repeats, turn % repeats + 1))
+    for turn in range(_WARM + REPEATS):
+        one = take_rows(requests, slice(turn % REPEATS, turn % REPEATS + 1))
         for place, reading in enumerate(readings):
             started_s = time.perf_counter()
             graph.generate(one, reading)
@@ -78,27 +72,27 @@ def measured(size: int, items: int, repeats: int) -> tuple[Trie, float, float]:
     return trie, 1000 * every_s, 1000 * children_s
 
 
-def _paths(rng: np.random.Generator, size: int, items: int) -> Ints:
-    numbers = np.unique(rng.integers(0, size**LEVELS, 2 * items))
-    chosen = rng.permutation(numbers)[:items]
+def _paths(rng: np.random.Generator, size: int) -> Ints:
+    numbers = np.unique(rng.integers(0, size**LEVELS, 2 * ITEMS))
+    chosen = rng.permutation(numbers)[:ITEMS]
     return np.stack(np.unravel_index(chosen, (size,) * LEVELS), axis=1).astype(np.int32)
 
 
-def _contexts(rng: np.random.Generator, codes: Ints, tokens: int, requests: int) -> ContextBatch:
+def _contexts(rng: np.random.Generator, codes: Ints, tokens: int) -> ContextBatch:
     """Full histories of random items, and as many near items as there may be."""
-    items = rng.integers(0, len(codes), (requests, tokens)).astype(np.int32)
-    flat = np.zeros((requests, tokens), np.int32)
+    items = rng.integers(0, ITEMS, (REPEATS, tokens)).astype(np.int32)
+    flat = np.zeros((REPEATS, tokens), np.int32)
     return ContextBatch(
         codes=codes[items],
-        mask=np.ones((requests, tokens), np.bool_),
+        mask=np.ones((REPEATS, tokens), np.bool_),
         actions=flat,
         watch=flat,
-        age=rng.integers(0, AGE_BUCKETS, (requests, tokens)).astype(np.int32),
-        interests=np.zeros((requests, 2, DIM), np.float32),
-        place=np.zeros((requests, PLACE_FEATURES), np.float32),
+        age=rng.integers(0, AGE_BUCKETS, (REPEATS, tokens)).astype(np.int32),
+        interests=np.zeros((REPEATS, 2, DIM), np.float32),
+        place=np.zeros((REPEATS, PLACE_FEATURES), np.float32),
         items=items,
-        near=np.stack([rng.choice(len(codes), NEAR, replace=False) for _ in range(requests)]).astype(np.int32),
-        nearness=rng.random((requests, NEAR, EVIDENCE_SOURCES)).astype(np.float32),
+        near=np.stack([rng.choice(ITEMS, NEAR, replace=False) for _ in range(REPEATS)]).astype(np.int32),
+        nearness=rng.random((REPEATS, NEAR, EVIDENCE_SOURCES)).astype(np.float32),
     )
 
 
