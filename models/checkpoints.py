@@ -1,8 +1,8 @@
 """Where training stands, on disk: written whole or not at all, so that a killed run goes on exactly.
 
-A checkpoint holds weights, optimiser, step, curve and the best weights so far. It holds no state of a random
-generator: all chance of a step is a function of the seed and the step's number (`seed_of_step`), and so is the order
-of the examples.
+A checkpoint holds weights, optimiser, step, curve, and of the weights so far the average and the best. It holds no
+state of a random generator: all chance of a step is a function of the seed and the step's number (`seed_of_step`), and
+so is the order of the examples.
 """
 
 import hashlib
@@ -47,6 +47,7 @@ class Checkpoint(NamedTuple):
     done: float
     model: State
     step_state: State  # of the optimiser and what belongs to it
+    average: State | None  # of the averaged weights; None where none are
     losses: list[float]  # of the steps since the last report
     curve: list[tuple[float | None, ...]]  # reports so far, field by field
     best: Best | None

@@ -146,7 +146,11 @@ class Generator(nn.Module):
             return None
         if trie is None:
             raise ContractError("found a prior but no trie to spread it over; hand in the trie of the catalogue")
-        return self.prior.evidence(context.near, context.nearness, trie)
+        nearness = context.nearness
+        if self.config.new_items != 1:
+            new = (context.near >= self.config.items)[..., None]
+            nearness = torch.where(new, nearness * self.config.new_items, nearness)
+        return self.prior.evidence(context.near, nearness, trie)
 
     def with_evidence(self, level: int, logits: Tensor, evidence: Evidence, node: Tensor, trie: TrieTensors) -> Tensor:
         """(B, Q, V) the logits of the codes that follow `node`, moved by the evidence.

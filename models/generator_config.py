@@ -45,6 +45,9 @@ class GeneratorConfig:
     """What the words of an item without a row in the table count when it is scored as a whole, beside its evidence;
     below 1, for they foretell new items less well than those that they have learned from. 0 = its codes count instead;
     else it needs the item head."""
+    new_items: float = 1.0
+    """What evidence counts for an item without a row in the table of items, beside 1 for those with one. Above 1 new
+    items are shown before anybody has taken them, and known ones less; docs/log.md has what it gave and cost."""
     value_items: int = 0
     """Items with a rate of their own in the value head; 0 = no value head."""
     prior: bool = False
@@ -78,6 +81,11 @@ class GeneratorConfig:
             raise ValueError("found an item head without a table of items; set items to the size of the catalogue")
         if self.words and not self.item_head:
             raise ValueError("found words without an item head; set item_head")
+        if self.new_items <= 0 or (self.new_items != 1 and not (self.items and self.prior)):
+            raise ValueError(
+                f"found new_items {self.new_items} with {self.items} rows of items, prior {self.prior}; expected a "
+                "number above 0, and both, for it weighs the evidence of items without a row"
+            )
 
     @property
     def d_head(self) -> int:

@@ -26,6 +26,7 @@ _WORD: Final = re.compile(r"\w+")
 WINDOW: Final = 6  # places of a sequence within which two items belong together
 POPULARITY_POWER: Final = 0.3  # of evidence; see `cooccurrence`
 KEPT: Final = 200  # neighbours of an item that evidence counts by co-occurrence
+LENDERS: Final = 20  # items from which a new one borrows
 BACKWARDS: Final = 0.8  # what the earlier item counts as a neighbour of the later one
 _NO_DISTANCE_KM: Final = 0.1  # places nearer than that stand side by side
 _ROWS: Final = 512  # of similarities that are held at once: 25 MB at 12,000 items
@@ -37,8 +38,8 @@ Floats = npt.NDArray[np.float32]
 def neighbour_tables(
     items: Sequence[Item], sequences: Sequence[npt.NDArray[np.integer]], recency: float = RECENCY
 ) -> tuple[Neighbours, ...]:
-    """The tables of evidence: seen together in the sequences, alike in what is said of them, and near each other; none
-    without sequences.
+    """The tables of evidence: seen together in the sequences (`lend`: where an item is new, its like), alike in what is
+    said of them, and near each other; none without sequences.
 
     Args:
         sequences: catalogue indices, oldest first, of what stands before every sample that will be learned from; what
@@ -47,8 +48,11 @@ def neighbour_tables(
     """
     if not any(len(sequence) for sequence in sequences):
         return ()
+    alike = text_neighbours(items)
     together = cooccurrence(sequences, len(items), popularity_power=POPULARITY_POWER, keep=KEPT)
-    return tuple(table._replace(recency=recency) for table in (together, text_neighbours(items), near_places(items)))
+    taken = np.bincount(np.concatenate(sequences), minlength=len(items)) > 0
+    together = lend(together, alike, taken)
+    return tuple(table._replace(recency=recency) for table in (together, alike, near_places(items)))
 
 
 def matrix_of(table: Neighbours) -> sparse.csr_array:
@@ -116,6 +120,43 @@ def text_neighbours(items: Sequence[Item], keep: int = 100) -> Neighbours:
         row, column = np.nonzero((alike >= least) & (alike > 0))
         block = _strongest(row, column, alike[row, column], len(alike), keep)
         made.items[start : start + _ROWS], made.weights[start : start + _ROWS] = block.items, block.weights
+    return made
+
+
+def lend(together: Neighbours, alike: Neighbours, taken: npt.NDArray[np.bool_]) -> Neighbours:
+    """The co-occurrences, where items that nobody has taken stand where those stand that they read like.
+
+    A new item borrows from the LENDERS nearest to it in `alike` that were taken: of each as much as its likeness
+    squared is of their sum. With P these shares, and the identity for items that were taken, the table is P T P^T.
+    A mean of many neighbours is seldom as high as the highest of them, so that new items still stand behind
+    (`GeneratorConfig.new_items`).
+
+    Args:
+        taken: (I,) which items were counted in `together`.
+    """
+    new = np.flatnonzero(~taken)
+    if not len(new):
+        return together
+    lenders = (alike.items[new] >= 0) & taken[alike.items[new]]
+    lenders &= np.cumsum(lenders, axis=1) <= LENDERS
+    rows, places = np.nonzero(lenders)
+    likeness = np.square(alike.weights[new[rows], places].astype(np.float64))
+    shares = likeness / np.bincount(rows, likeness, len(new))[rows]
+    known, size = np.flatnonzero(taken), len(taken)
+    standing = sparse.csr_array(
+        (
+            np.concatenate([np.ones(len(known)), shares]),
+            (np.concatenate([known, new[rows]]), np.concatenate([known, alike.items[new[rows], places]])),
+        ),
+        shape=(size, size),
+    )
+    spread = (matrix_of(together) @ standing.T).tocsr()
+    made = Neighbours(np.full((size, together.items.shape[1]), -1, np.int32), np.zeros_like(together.weights))
+    for start in range(0, size, _ROWS):
+        block = (standing[start : start + _ROWS] @ spread).tocoo()
+        others = block.row + start != block.col
+        kept = _strongest(block.row[others], block.col[others], block.data[others], block.shape[0], made.items.shape[1])
+        made.items[start : start + _ROWS], made.weights[start : start + _ROWS] = kept.items, kept.weights
     return made
 
 

@@ -30,7 +30,8 @@ from models.generator import Generator
 from models.generator_quality import mean_loss
 from models.presets import PRESETS
 from models.processes import joined_processes
-from models.train_generator import Progress, TrainArguments, train_generator
+from models.train_arguments import TrainArguments
+from models.train_generator import Progress, train_generator
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -47,6 +48,7 @@ def main(words: Sequence[str] | None = None) -> None:
         batch_size=asked.batch_size,
         micro_batch=asked.micro_batch,
         learning_rate=asked.learning_rate or preset.learning_rate,
+        averaged=asked.averaged,
         patience=asked.patience,
         precision=asked.precision,
         compiled=asked.compiled,
@@ -106,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=standard["batch_size"])
     parser.add_argument("--micro-batch", type=int, help="Requests at once in one process.")
     parser.add_argument("--learning-rate", type=float, help="Peak; the preset's when left out.")
+    parser.add_argument("--averaged", type=float, default=0.0, help="Share of the run whose weights are averaged.")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--compiled", action="store_true", help="torch.compile first; CUDA only.")
     parser.add_argument("--seed", type=int, default=0)

@@ -15,11 +15,12 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from core.errors import InputError
 from models.batches import Ints
@@ -35,61 +36,17 @@ from models.checkpoints import (
 )
 from models.examples import ExampleFacts, Examples, ExamplesInMemory, ExampleSource
 from models.generator import Generator
-from models.generator_config import GeneratorConfig
 from models.losses import generation_loss, item_loss
 from models.processes import ALONE, Processes
-from models.training_step import Batch, Objective, Precision, TrainingStep, batch_of, hide_tokens, optimizer_of
+from models.train_arguments import TrainArguments
+from models.training_step import Batch, Objective, TrainingStep, batch_of, hide_tokens, optimizer_of
 from models.trie import Trie
 from models.trie_tensors import trie_tensors
 
 _REPORTS: Final = 20
+_AVERAGED_RATE: Final = 0.5  # share of the peak at which the learning rate ends where weights are averaged
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainArguments:
-    """Everything that decides what training gives; stored in the manifest."""
-
-    config: GeneratorConfig = field(default_factory=GeneratorConfig)
-    """Shape of the model."""
-    epochs: float = 6.0
-    """Passes over the examples, unless `train_s` ends first."""
-    train_s: float = 3600.0
-    """Wall-clock limit. The learning rate reaches zero at whichever end comes first."""
-    batch_size: int = 128
-    """Requests in one step, of all processes together."""
-    micro_batch: int | None = None
-    """Requests at once in one process: fewer need less memory and give the same step. None = all."""
-    learning_rate: float = 6e-3
-    """Peak, after warm-up."""
-    warmup: float = 0.05
-    """Share of the run in which the learning rate rises to its peak."""
-    weight_decay: float = 0.5
-    """Of matrices and code vectors; norms and the small tables of the context are left alone."""
-    label_smoothing: float = 0.0
-    """Share of a target's mass spread over the codebook."""
-    token_dropout: float = 0.3
-    """Share of context tokens hidden at each step."""
-    gradient_norm: float = 1.0
-    """Gradients are clipped to this norm."""
-    patience: int | None = None
-    """Validations, one every twentieth of the run, without a better one before training ends. None = never."""
-    precision: Precision = "float32"
-    """Of products; weights and optimiser stay float32. Half precision needs CUDA."""
-    compiled: bool = False
-    """Whether the model is compiled first; needs CUDA, and minutes that only a long run earns back."""
-    item_loss: float = 0.3
-    """Weight of the item head's loss, and of that of words, nats an item, beside that of the codes; where they are."""
-    seed: int = 0
-    """Of initial weights, order and dropout."""
-
-    def __post_init__(self) -> None:
-        if self.epochs <= 0 or self.train_s <= 0 or min(self.batch_size, self.micro_batch or 1) < 1:
-            raise InputError(
-                f"found epochs {self.epochs}, train_s {self.train_s}, batch_size {self.batch_size}, "
-                f"micro_batch {self.micro_batch}; expected positive numbers"
-            )
 
 
 class Progress(NamedTuple):
@@ -157,6 +114,7 @@ def train_generator(
         precision=args.precision,
         compiled=args.compiled,
     )
+    average = AveragedModel(generator, use_buffers=True) if args.averaged else None
     at, run = _Standing(), ""
     if checkpoints is not None:
         weights = [weight.detach().cpu().numpy() for weight in generator.parameters()]
@@ -166,10 +124,12 @@ def train_generator(
             at = _Standing.of(found)
             generator.load_state_dict(found.model)
             step.restore(found.step_state)
+            if average is not None and found.average is not None:
+                average.load_state_dict(found.average)
 
     def save() -> None:
         if checkpoints is not None and processes.first:
-            write_checkpoint(at.checkpoint(run, generator, step), checkpoints.path)
+            write_checkpoint(at.checkpoint(run, generator, step, average), checkpoints.path)
 
     per_epoch = math.ceil(source.facts.requests / args.batch_size)
     steps = math.ceil(args.epochs * per_epoch)
@@ -180,12 +140,15 @@ def train_generator(
         torch.manual_seed(seed_of_step(args.seed, at.step, 0))  # of the whole batch: equal in every process
         batch = hide_tokens(batch_of(next(stream), codes), args.token_dropout)
         torch.manual_seed(seed_of_step(args.seed, at.step, 1 + processes.rank))
-        at.losses.append(step(batch, args.learning_rate * _schedule(at.done, args.warmup)))
+        at.losses.append(step(batch, args.learning_rate * _schedule(at.done, args)))
         at.step += 1
         at.elapsed_s = processes.of_first(monotonic_s() - started)
         before, at.done = at.done, min(max(at.step / steps, at.elapsed_s / args.train_s), 1.0)
+        if average is not None and at.done > 1.0 - args.averaged:
+            average.update_parameters(generator)
         if int(at.done * _REPORTS) > int(before * _REPORTS):
-            _report(at, steps, generator, validate, processes, progress)
+            _report(at, steps, _given(generator, average), validate, processes, progress)
+            generator.train()
         if checkpoints is not None and (
             at.elapsed_s - saved_s >= checkpoints.every_s or at.step - saved_step >= checkpoints.every_steps
         ):
@@ -193,8 +156,7 @@ def train_generator(
             saved_s, saved_step = at.elapsed_s, at.step
     if at.step > saved_step:
         save()
-    if at.best is not None:
-        generator.load_state_dict(at.best.weights)
+    generator.load_state_dict(_given(generator, average).state_dict() if at.best is None else at.best.weights)
     logger.info(
         "generator.trained requests=%d steps=%d seconds=%.1f loss=%.3f",
         source.facts.requests,
@@ -222,7 +184,9 @@ class _Standing:
         curve = [Progress._make(report) for report in found.curve]
         return cls(found.step, found.elapsed_s, found.done, found.losses, curve, found.best, found.worse)
 
-    def checkpoint(self, run: str, generator: Generator, step: TrainingStep) -> Checkpoint:
+    def checkpoint(
+        self, run: str, generator: Generator, step: TrainingStep, average: AveragedModel | None
+    ) -> Checkpoint:
         return Checkpoint(
             run=run,
             step=self.step,
@@ -230,11 +194,19 @@ class _Standing:
             done=self.done,
             model=generator.state_dict(),
             step_state=step.state(),
+            average=None if average is None else average.state_dict(),
             losses=self.losses,
             curve=[tuple(report) for report in self.curve],
             best=self.best,
             worse=self.worse,
         )
+
+
+def _given(generator: Generator, average: AveragedModel | None) -> Generator:
+    """What training would give now: the average, once there is one."""
+    if average is None or not average.n_averaged:
+        return generator
+    return cast(Generator, average.module)
 
 
 def _report(
@@ -249,7 +221,6 @@ def _report(
     validation = None
     if validate is not None:
         validation = processes.of_first(validate(generator.eval()) if processes.first else 0.0)
-        generator.train()
         at.worse += 1
         if at.best is None or validation < at.best.validation:
             weights = {name: weight.detach().cpu().clone() for name, weight in generator.state_dict().items()}
@@ -305,11 +276,13 @@ def _objective(args: TrainArguments, codes: Ints, trie: Trie | None, device: tor
     return objective
 
 
-def _schedule(done: float, warmup: float) -> float:
+def _schedule(done: float, args: TrainArguments) -> float:
     """Share of the peak learning rate when `done` of the run is over."""
-    if done < warmup:
-        return max(done, 1e-3) / warmup
-    return 0.5 * (1.0 + math.cos(math.pi * (done - warmup) / (1.0 - warmup)))
+    if done < args.warmup:
+        return max(done, 1e-3) / args.warmup
+    last = _AVERAGED_RATE if args.averaged else 0.0
+    fallen = 0.5 * (1.0 - math.cos(math.pi * (done - args.warmup) / (1.0 - args.warmup)))
+    return 1.0 - (1.0 - last) * fallen
 
 
 def _batches(source: ExampleSource, args: TrainArguments, step: int, per_epoch: int) -> Iterator[Examples]:

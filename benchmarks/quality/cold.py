@@ -3,6 +3,9 @@
 Which items is a property of their ids, so that they are the same for every model, stage and seed. An item may stand in
 the history of somebody who took it before; who took the very item that is asked for is not asked. The held-out items
 are the last of the catalogue, as those are that come later.
+
+Among themselves, held-out items tell how well new items are known; in a catalogue that has grown by them all questions
+are asked, since what is shown of new items is taken from the known ones.
 """
 
 import hashlib
@@ -15,11 +18,12 @@ from benchmarks.quality.split import Flags, Split, seen_pairs
 SHARE: Final = 0.1
 
 
-def hold_out_items(split: Split, *, among_all: bool) -> Split:
-    """The question for held-out items only; learned from acts on the others.
+def hold_out_items(split: Split, *, grown: bool) -> Split:
+    """The question where only acts on the other items are learned from.
 
     Args:
-        among_all: whether all items are candidates, rather than the held-out ones.
+        grown: whether all items are candidates and all are asked for, new and known ones apart, too; else the held-out
+            ones are.
     """
     held = held_out(split)
     order = np.argsort(held, kind="stable")
@@ -27,15 +31,17 @@ def hold_out_items(split: Split, *, among_all: bool) -> Split:
     held, events = held[order], split.events._replace(items=places[split.events.items])
     targets = events.items[split.asked]
     rows, seen = seen_pairs(events, split.asked)
-    again = np.bincount(rows[seen == targets[rows]], minlength=len(targets)) > 0
+    again = (np.bincount(rows[seen == targets[rows]], minlength=len(targets)) > 0) & held[targets]
+    new = held[targets]
+    kept = ~again if grown else new & ~again
     return split._replace(
-        protocol=f"{split.protocol}, cold items among {'all' if among_all else 'cold items'}",
+        protocol=f"{split.protocol}, {'a catalogue that has grown' if grown else 'cold items among cold items'}",
         items=[split.items[place] for place in order],
         events=events,
         learn=split.learn & ~held[events.items],
-        asked=split.asked[held[targets] & ~again],
-        groups={},
-        ranked=None if among_all else held,
+        asked=split.asked[kept],
+        groups={"new item": new[kept], "known item": ~new[kept]} if grown else {},
+        ranked=None if grown else held,
         new=int(held.sum()),
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from benchmarks.quality.averaged import Averaged
 from benchmarks.quality.models import Model
-from benchmarks.quality.neighbours import Mixture, NeighbourScores
+from benchmarks.quality.neighbours import Mixture, NeighbourScores, NewItems
 from benchmarks.quality.places import Near, Visits, VisitWeights
 from benchmarks.quality.popularity import PersonalPopularity, Popularity, Rate
 from benchmarks.quality.traits import Traits
@@ -40,6 +40,9 @@ class Ground(Protocol):
 
     def cooccurrence(self, recency: float) -> NeighbourScores:
         """Over a table that is counted once for each split."""
+
+    def lent(self, recency: float) -> NeighbourScores:
+        """`cooccurrence`, where new items stand where those stand that they read like."""
 
     def text(self, recency: float) -> NeighbourScores:
         """Over a table that is counted once for each split."""
@@ -91,11 +94,18 @@ def _reader(name: str) -> Callable[[Ground, Setting], Model]:
     return build
 
 
+def _mixture_new(ground: Ground, setting: Setting) -> Model:
+    parts = [ground.lent(setting["recency"]), ground.text(setting["recency"])]
+    return NewItems("mixture+new", Mixture("mixture", parts, [1.0, setting["text"]]), setting["new_items"])
+
+
 def _generator(name: str) -> Callable[[Ground, Setting], Model]:
     def build(ground: Ground, setting: Setting) -> Model:
         from benchmarks.quality.generative import Generative
 
         args = _generative_args(ground, setting)
+        config = replace(args.train.config, new_items=setting.get("new_items", 1.0))
+        args = replace(args, train=replace(args.train, config=config))
         return Generative(name, args, ground.weights, setting.get("item_weight", 0.0), ground.say)
 
     return build
@@ -156,6 +166,7 @@ ENTRIES: Final[dict[str, Entry]] = {
         _mixture,
         tuple({"recency": recency, "text": text} for recency, text in product((0.6, 0.75), (0.2, 0.5, 1.0))),
     ),
+    "mixture+new": Entry(_mixture_new, ({"recency": 0.75, "text": 1.0, "new_items": 2.0},)),
     "rate": Entry(lambda ground, setting: Rate(setting["prior"]), _each("prior", 1, 3, 10, 30, 100, 300)),
     "places": Entry(
         lambda ground, setting: ground.places(setting["recency"]), _each("recency", 0.01, 0.1, 0.3, 0.45, 0.6, 0.8)
@@ -193,6 +204,7 @@ ENTRIES: Final[dict[str, Entry]] = {
     "generator+items": Entry(
         _generator("generator+items"), _each("item_weight", 0.5, 1.0, 1.5, 3.0, 4.0, 16.0), seeded=True
     ),
+    "generator+new": Entry(_generator("generator+new"), ({"item_weight": 4.0, "new_items": 6.0},), seeded=True),
     "generator-averaged": Entry(_averaged("generator"), seeded=True),
     "generator+items-averaged": Entry(_averaged("generator+items"), seeded=True),
     "values": Entry(_values("values"), seeded=True),

@@ -26,7 +26,8 @@ from models.generator import Generator, begun
 from models.generator_config import GeneratorConfig
 from models.neighbours import POPULARITY_POWER, neighbour_tables
 from models.runtime import OnnxGenerator
-from models.train_generator import Progress, TrainArguments, train_generator
+from models.train_arguments import TrainArguments
+from models.train_generator import Progress, train_generator
 from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids
 from models.trie import Trie
 from protos.catalog.v1.catalog_pb2 import CatalogRecord, Item
@@ -64,6 +65,7 @@ class GenerativeArgs:
             weight_decay=0.05,
             token_dropout=0.1,
             item_loss=1.0,
+            averaged=0.5,
         )
     )
 
@@ -93,6 +95,7 @@ class Generative:
         self._catalog: Catalog | None = None
         self._graph: OnnxGenerator | None = None
         self._folder: Path | None = None
+        self._config = args.train.config
         self._tables: tuple[Neighbours, ...] = ()
 
     def fit(self, split: Split, seed: int) -> None:
@@ -102,17 +105,17 @@ class Generative:
         self._catalog = _catalog_of(split, known, sequences, self._args.train.config.codebook_size, seed)
         self._tables = neighbour_tables(known, sequences, self._args.recency)
         train = self._args.train
-        config = replace(train.config, items=len(known))
-        if split.new and split.ranked is not None:  # among new items alone: beside known ones words fall short
-            config = replace(config, words=_WORDS)
-        train = replace(train, seed=seed, config=config)
+        self._config = replace(train.config, items=len(known), words=_WORDS if split.new else 0.0)
+        train = replace(train, seed=seed, config=self._config)
         self._folder = folder = self._kept / _digest(split, self._catalog, train, self._args)
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "model.onnx").exists():
+        if not (folder / "weights.pt").exists():
             self._train(split, train, folder)
+        if not self._model.exists():
+            self._export(split)
         if split.new:  # a catalogue that has grown is counted anew; what was trained knows nothing of it
             self._tables = neighbour_tables(split.items, sequences, self._args.recency)
-        self._graph = OnnxGenerator.load(folder / "model.onnx", threads=1)
+        self._graph = OnnxGenerator.load(self._model, threads=1)
 
     @property
     def catalog(self) -> Catalog:
@@ -122,12 +125,7 @@ class Generative:
 
     def with_value_head(self) -> Generator:
         """The trained weights, and a value head that knows nothing yet."""
-        assert self._folder is not None, "fit comes first"
-        weights = torch.load(self._folder / "weights.pt", weights_only=True)
-        items = len(weights["item_table"])
-        generator = Generator(replace(self._args.train.config, items=items, value_items=items))
-        generator.load_state_dict(weights, strict=False)
-        return generator.eval()
+        return self._generator(value_items=self._config.items)
 
     def scores(self, split: Split, asked: Longs) -> Floats:
         """Log-probability of the beam, with the item head's opinion by its weight; -inf without a beam."""
@@ -141,7 +139,7 @@ class Generative:
     def beams(self, split: Split, acts: Longs) -> "Found":
         """The graph's answers for these acts; from disk when it was asked before, since only the weight differs."""
         assert self._graph is not None and self._folder is not None, "fit comes first"
-        asked = hashlib.blake2b(acts.tobytes(), digest_size=8)
+        asked = hashlib.blake2b(self._model.name.encode() + acts.tobytes(), digest_size=8)
         if split.ranked is not None:
             asked.update(split.ranked.tobytes())
         kept = self._folder / f"beams-{asked.hexdigest()}.npz"
@@ -181,11 +179,27 @@ class Generative:
             checkpoints=Checkpoints(folder / "checkpoint.pt", every_s=120.0),
             progress=progress,
         )
-        torch.save(trained.generator.state_dict(), folder / "weights.pt")
-        golden = contexts(split, split.asked[:_GOLDEN], catalog.codes, train.config.tokens, self._tables)
-        partial = folder / "partial.onnx"
-        export_generator(trained.generator, partial, golden, catalog.trie, beam_width=self._args.beam_width)
-        partial.replace(folder / "model.onnx")
+        partial = folder / "partial.pt"
+        torch.save(trained.generator.state_dict(), partial)
+        partial.replace(folder / "weights.pt")
+
+    def _export(self, split: Split) -> None:
+        catalog = self.catalog
+        golden = contexts(split, split.asked[:_GOLDEN], catalog.codes, self._config.tokens, self._tables)
+        partial = self._model.with_suffix(".partial.onnx")
+        export_generator(self._generator(), partial, golden, catalog.trie, beam_width=self._args.beam_width)
+        partial.replace(self._model)
+
+    def _generator(self, value_items: int = 0) -> Generator:
+        assert self._folder is not None, "fit comes first"
+        generator = Generator(replace(self._config, value_items=value_items))
+        generator.load_state_dict(torch.load(self._folder / "weights.pt", weights_only=True), strict=not value_items)
+        return generator.eval()
+
+    @property
+    def _model(self) -> Path:
+        assert self._folder is not None, "fit comes first"
+        return self._folder / f"model-{self._config.new_items:g}.onnx"
 
 
 def _catalog_of(split: Split, known: Sequence[Item], sequences: list[Ints], codebook_size: int, seed: int) -> Catalog:
@@ -203,7 +217,8 @@ def _catalog_of(split: Split, known: Sequence[Item], sequences: list[Ints], code
 
 def _digest(split: Split, catalog: Catalog, train: TrainArguments, args: GenerativeArgs) -> str:
     decided = asdict(train)
-    del decided["config"]["value_items"]  # a value head is trained apart, and never decides what the generator is
+    for later in ("value_items", "new_items"):  # a head that is trained apart, and what evidence counts when it serves
+        del decided["config"][later]
     told = [_MADE_BY, decided, args.beam_width, args.recency, split.mask_seen, split.time_known]
     made = hashlib.blake2b(json.dumps(told).encode(), digest_size=8)
     for column in (*split.events, split.learn, catalog.codes):

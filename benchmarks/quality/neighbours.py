@@ -83,3 +83,25 @@ class Mixture:
                 scores = scores / np.maximum(scores.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
             total += np.float32(weight) * scores
         return total
+
+
+class NewItems:
+    """A model whose scores of new items count so many times as much.
+
+    Args:
+        model: fitted with it; its scores are not negative.
+    """
+
+    def __init__(self, name: str, model: Model, times: float) -> None:
+        self.name = name
+        self._model, self._times = model, times
+
+    def fit(self, split: Split, seed: int) -> None:
+        """Fits the model."""
+        self._model.fit(split, seed)
+
+    def scores(self, split: Split, asked: Longs) -> Floats:
+        """Those of the model."""
+        scores = self._model.scores(split, asked)
+        scores[:, len(split.items) - split.new :] *= np.float32(self._times)
+        return scores

@@ -30,9 +30,9 @@ _PLACES: Final = ("recall@1", "recall@5", "recall@10", "mrr@10")
 _ORDER: Final = ("gauc long_view", "ndcg long_view", "gauc play", "ndcg play")
 
 
-def _cold(build: Build, *, among_all: bool) -> Build:
+def _cold(build: Build, *, grown: bool = False) -> Build:
     def cold(home: Path, stage: str) -> Split:
-        return hold_out_items(build(home, stage), among_all=among_all)
+        return hold_out_items(build(home, stage), grown=grown)
 
     return cold
 
@@ -41,8 +41,8 @@ QUESTIONS: Final[dict[str, Question]] = {
     "beauty": Question(beauty, "mixture", _RECALL, _BOTH),
     "beauty-refit": Question(partial(beauty, learn_valid=True), "mixture", _RECALL, _BOTH),
     "beauty-shuffled": Question(partial(beauty, shuffle_seed=0), "mixture", _RECALL, _BOTH),
-    "beauty-cold": Question(_cold(beauty, among_all=False), "text", _RECALL),
-    "beauty-cold-among-all": Question(_cold(beauty, among_all=True), "text", _RECALL),
+    "beauty-cold": Question(_cold(beauty), "text", _RECALL),
+    "beauty-grown": Question(_cold(beauty, grown=True), "text", _RECALL),
     "kuairand-next": Question(partial(kuairand, exposed=False), "mixture", _RECALL),
     "kuairand-next-users": Question(kuairand_users, "mixture", _RECALL),
     "kuairand-exposed": Question(partial(kuairand, exposed=True), "rate", _ORDER, ("",)),
@@ -50,7 +50,7 @@ QUESTIONS: Final[dict[str, Question]] = {
     "foursquare-no-time": Question(partial(foursquare, time_known=False), "visits-mixture", _PLACES),
     "foursquare-getnext": Question(foursquare_getnext, "visits-mixture", _PLACES),
     "foursquare-getnext-no-time": Question(partial(foursquare_getnext, time_known=False), "visits-mixture", _PLACES),
-    "foursquare-cold": Question(_cold(foursquare, among_all=False), "near", _PLACES),
-    "foursquare-cold-among-all": Question(_cold(foursquare, among_all=True), "near", _PLACES),
+    "foursquare-cold": Question(_cold(foursquare), "near", _PLACES),
+    "foursquare-grown": Question(_cold(foursquare, grown=True), "near", _PLACES),
     "movielens": Question(movielens, "mixture", _RECALL, _BOTH),
 }

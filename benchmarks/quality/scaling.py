@@ -49,7 +49,8 @@ from models.generator import Generator
 from models.generator_config import GeneratorConfig
 from models.generator_quality import mean_loss, target_ranks
 from models.metrics import recall_at
-from models.train_generator import TrainArguments, train_generator
+from models.train_arguments import TrainArguments
+from models.train_generator import train_generator
 from models.training_step import batch_of
 from models.trie import Trie, build_trie
 

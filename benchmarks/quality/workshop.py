@@ -25,7 +25,8 @@ from benchmarks.quality.neighbours import NeighbourScores, Once
 from benchmarks.quality.protocols import QUESTIONS
 from benchmarks.quality.split import Split, check_split, good_sequences
 from core.errors import InputError
-from models.neighbours import cooccurrence, near_places, text_neighbours
+from models.evidence import Neighbours
+from models.neighbours import cooccurrence, lend, near_places, text_neighbours
 
 
 class Chosen(NamedTuple):
@@ -53,6 +54,7 @@ class Workshop:
         self._home, self._folder = home, folder / data
         self._cooccurrence = Once(lambda split: cooccurrence(good_sequences(split), len(split.items), keep=400))
         self._text = Once(lambda split: text_neighbours(split.items))
+        self._lent = Once(_lent)
         self._places = Once(lambda split: near_places(split.items, keep=400))
 
     def check(self, models: Sequence[str]) -> None:
@@ -77,6 +79,10 @@ class Workshop:
     def cooccurrence(self, recency: float) -> NeighbourScores:
         """Over a table that is counted once for each split."""
         return NeighbourScores("cooccurrence", self._cooccurrence, recency)
+
+    def lent(self, recency: float) -> NeighbourScores:
+        """`cooccurrence`, where new items stand where those stand that they read like."""
+        return NeighbourScores("lent", self._lent, recency)
 
     def text(self, recency: float) -> NeighbourScores:
         """Over a table that is counted once for each split."""
@@ -144,6 +150,12 @@ class Workshop:
     def seeds_of(self, name: str, seeds: int) -> range:
         """The seeds that make a difference."""
         return range(seeds if _entry(name).seeded else 1)
+
+
+def _lent(split: Split) -> Neighbours:
+    sequences = good_sequences(split)
+    taken = np.arange(len(split.items)) < len(split.items) - split.new
+    return lend(cooccurrence(sequences, len(split.items), keep=400), text_neighbours(split.items), taken)
 
 
 def _entry(name: str) -> Entry:

@@ -12,7 +12,7 @@ from feature_repo.folds.act import NoItems, act_of, is_positive
 from infra.demo.recorded import Recorded
 from infra.demo.training import FirstArguments, FirstVersion
 from models.generator_config import GeneratorConfig
-from models.train_generator import TrainArguments
+from models.train_arguments import TrainArguments
 from models.train_semantic_ids import SemanticIdArgs
 from protos.events.v1.interaction_pb2 import Interaction
 from rl.city import CityConfig, make_city

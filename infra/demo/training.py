@@ -38,7 +38,8 @@ from models.generator_config import GeneratorConfig
 from models.golden import Golden, save_golden
 from models.neighbours import neighbour_tables
 from models.registry import GOLDEN_FILE, MODEL_FILE, WEIGHTS_FILE, publish, stage
-from models.train_generator import Progress, TrainArguments, train_generator
+from models.train_arguments import TrainArguments
+from models.train_generator import Progress, train_generator
 from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids
 from models.train_value_head import ValueArguments, train_value_head
 from models.values import SelectionWeights

@@ -10,7 +10,8 @@ from models.context_processor import context_tensors
 from models.encoder_decoder import EncoderDecoder
 from models.export import export_generator
 from models.generator import Generator
-from models.train_generator import TrainArguments, train_generator
+from models.train_arguments import TrainArguments
+from models.train_generator import train_generator
 from tests.models.example_worlds import CODES, SIZE, random_examples
 from tests.models.worlds import random_context, random_paths, random_trie, small_config
 

@@ -11,7 +11,8 @@ from models.decoder_block import Block, FeedForward
 from models.experts import Experts
 from models.export import export_generator, replace_weights
 from models.generator import Generator
-from models.train_generator import TrainArguments, train_generator
+from models.train_arguments import TrainArguments
+from models.train_generator import train_generator
 from tests.models.example_worlds import CODES, SIZE, random_examples
 from tests.models.worlds import random_context, random_trie, small_config, small_generator
 

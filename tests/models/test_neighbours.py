@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from core.errors import ArtefactError, InputError
 from core.geo import distance_m
+from models import neighbours
 from models.evidence import Neighbours, load_neighbours, save_neighbours
-from models.neighbours import cooccurrence, matrix_of, near_places, text_neighbours
+from models.neighbours import cooccurrence, lend, matrix_of, near_places, neighbour_tables, text_neighbours
 from protos.catalog.v1.catalog_pb2 import Item
 from protos.events.v1.interaction_pb2 import Location
 
@@ -127,6 +128,44 @@ def test_the_nearest_places_are_the_neighbours_and_what_has_no_place_has_none(
         kept = found.items[item] >= 0
         assert set(found.items[item, kept].tolist()) <= set(where) - {item}
         np.testing.assert_allclose(found.weights[item, kept], expected, rtol=1e-4)
+
+
+@given(seed=st.integers(0, 1 << 30), new=st.integers(1, ITEMS), lenders=st.integers(1, 4))
+def test_new_items_stand_where_those_stand_that_they_read_like(seed: int, new: int, lenders: int) -> None:
+    rng = np.random.default_rng(seed)
+    words = rng.choice(list("abcdef"), (ITEMS, 3))
+    alike = text_neighbours([Item(item_id=str(n), title=" ".join(row)) for n, row in enumerate(words)])
+    taken: np.ndarray = np.arange(ITEMS) < ITEMS - new
+    known = [rng.integers(0, ITEMS - new, 6) for _ in range(4)] if taken.any() else []
+    together = cooccurrence(known, ITEMS, keep=ITEMS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "LENDERS", lenders)
+        found = as_dicts(lend(together, alike, taken))
+    counts = matrix_of(together).toarray()
+    shares = np.diag(taken.astype(float))  # the slow twin
+    for item in np.flatnonzero(~taken).tolist():
+        likes = [(other, weight) for other, weight in as_dicts(alike).get(item, {}).items() if taken[other]][:lenders]
+        for other, weight in likes:
+            shares[item, other] = weight**2 / sum(each**2 for _, each in likes)
+    expected = shares @ counts @ shares.T
+    np.fill_diagonal(expected, 0)
+    for item in range(ITEMS):
+        wanted = {other: weight for other, weight in enumerate(expected[item].tolist()) if weight > 0}
+        assert found.get(item, {}) == pytest.approx(wanted, rel=1e-4)
+        assert found.get(item, {}).items() >= as_dicts(together).get(item, {}).items(), "what was counted has changed"
+
+
+def test_where_everything_was_taken_nothing_is_lent() -> None:
+    together = cooccurrence([np.array([0, 1, 2])], 3)
+    assert lend(together, text_neighbours([Item(item_id=str(n)) for n in range(3)]), np.ones(3, np.bool_)) is together
+
+
+def test_the_tables_lend_to_what_the_sequences_lack() -> None:
+    items = [Item(item_id=str(n), title=title) for n, title in enumerate(("rose soap", "towel", "rose soap bar"))]
+    together, alike, _ = neighbour_tables(items, [np.array([0, 1])])
+    assert set(together.items[1].tolist()) == {0, 2, -1}
+    assert together.items[2].tolist()[:2] == [1, -1]
+    assert alike.items[0].tolist()[:2] == [2, -1]
 
 
 def test_tables_are_read_as_they_were_kept_and_damage_is_said(tmp_path: Path) -> None:

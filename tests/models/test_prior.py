@@ -113,6 +113,25 @@ def test_training_scores_every_item_as_serving_scores_some(seed: int, rows: int)
     np.testing.assert_allclose(every, each, atol=1e-4)
 
 
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds, times=st.sampled_from([0.5, 4.0]))
+def test_evidence_for_an_item_that_came_later_counts_as_often_as_is_asked(seed: int, times: float) -> None:
+    tensors, rows = trie_tensors(world(seed)[0]), ITEMS // 2
+    context = context_tensors(random_context(np.random.default_rng(seed), 3, SIZE))
+    one, other = (generator_with(items=rows, new_items=each) for each in (1.0, times))
+    plain, moved = (generator.evidence(context, tensors) for generator in (one, other))
+    assert plain is not None and moved is not None
+    expected = plain.weight * torch.where(plain.near >= rows, times, 1.0)
+    expected = expected / expected.sum(-1, keepdim=True).clamp(min=1e-9)
+    torch.testing.assert_close(moved.weight, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_new_items_are_weighed_by_what_says_something_of_them() -> None:
+    for changes in ({"new_items": 2.0}, {"new_items": 0.0, "items": 3}, {"new_items": 2.0, "items": 3, "prior": False}):
+        with pytest.raises(ValueError, match="found new_items"):
+            generator_with(**changes)
+
+
 def _of_all(prior: NeighbourPrior, evidence: Evidence, trie: TrieTensors) -> npt.NDArray[np.float32]:
     """(B, I) the mass of every item, asked for one by one."""
     every = torch.arange(len(trie.leaf), dtype=torch.int32).repeat(len(evidence.near), 1)

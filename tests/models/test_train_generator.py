@@ -14,8 +14,11 @@ from models.checkpoints import Checkpoints
 from models.examples import Examples, ExamplesInMemory
 from models.generator import Generator
 from models.generator_quality import mean_loss, target_ranks
+from models.losses import generation_loss
 from models.metrics import NOT_RANKED, recall_at
-from models.train_generator import Progress, TrainArguments, Trained, train_generator
+from models.train_arguments import TrainArguments
+from models.train_generator import Progress, Trained, train_generator
+from models.training_step import Batch
 from models.trie import Trie, build_trie
 from tests.models.worlds import random_context, random_paths, small_config
 
@@ -141,8 +144,62 @@ def test_the_best_weights_are_kept_and_patience_ends_the_run() -> None:
     assert trained.curve[-1].done < 1.0
 
 
-def test_a_run_that_broke_off_goes_on_to_the_same_curve_and_weights(tmp_path: Path) -> None:
-    examples, args = next_is_the_last(100, 0), arguments(epochs=4, batch_size=16, token_dropout=0.3)
+@pytest.mark.parametrize("validated", [True, False])
+def test_averaged_weights_are_the_mean_of_those_of_the_last_steps(tmp_path: Path, validated: bool) -> None:
+    examples, before, judged = (
+        next_is_the_last(100, 0),
+        list[dict[str, torch.Tensor]](),
+        list[dict[str, torch.Tensor]](),
+    )
+
+    def objective(generator: Generator, batch: Batch) -> torch.Tensor:
+        before.append(weights_of(generator))
+        return generation_loss(generator(batch.context, batch.codes), batch.codes, weights=batch.weights)
+
+    def validate(generator: Generator) -> float:
+        judged.append(weights_of(generator))
+        return -float(len(judged))
+
+    kept = Checkpoints(tmp_path / "checkpoint.pt")
+    trained = train_generator(
+        examples,
+        CODES,
+        arguments(epochs=4, batch_size=20, averaged=0.5),
+        objective=objective,
+        validate=validate if validated else None,
+        checkpoints=kept,
+    ).generator
+    last = torch.load(kept.path, weights_only=True)["model"]
+    assert len(before) == 20
+    for name, weight in trained.named_parameters():
+        after = [*(each[name] for each in before[11:]), last[name]]  # of steps 11 to 20
+        torch.testing.assert_close(weight, torch.stack(after).mean(0), rtol=1e-4, atol=1e-6)
+        assert not validated or torch.equal(judged[-1][name], weight)
+        assert not validated or torch.equal(judged[9][name], before[10][name]), "judged by what there is to average"
+
+
+def weights_of(generator: Generator) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().clone() for name, weight in generator.named_parameters()}
+
+
+def test_where_weights_are_averaged_they_go_on_moving() -> None:
+    examples, moved = next_is_the_last(100, 0), dict[float, float]()
+    for averaged in (0.0, 0.05):  # of the last step alone
+        steps = list[torch.Tensor]()
+
+        def objective(generator: Generator, batch: Batch, steps: list[torch.Tensor] = steps) -> torch.Tensor:
+            steps.append(generator.code_tables.detach().clone())
+            return generation_loss(generator(batch.context, batch.codes), batch.codes, weights=batch.weights)
+
+        train_generator(examples, CODES, arguments(epochs=4, batch_size=20, averaged=averaged), objective=objective)
+        moved[averaged] = float((steps[-1] - steps[-2]).abs().mean())
+    assert moved[0.05] > 5 * moved[0.0]
+
+
+@pytest.mark.parametrize("averaged", [0.0, 0.5])
+def test_a_run_that_broke_off_goes_on_to_the_same_curve_and_weights(tmp_path: Path, averaged: float) -> None:
+    examples = next_is_the_last(100, 0)
+    args = arguments(epochs=4, batch_size=16, token_dropout=0.3, averaged=averaged)
     validations = next_is_the_last(40, 1)
 
     def run(checkpoints: Checkpoints | None, stop_at: int) -> Trained:
@@ -207,6 +264,11 @@ def test_a_source_and_its_examples_train_the_same() -> None:
         for each in (examples, ExamplesInMemory(examples))
     )
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_all_of_a_run_cannot_be_averaged() -> None:
+    with pytest.raises(InputError, match="expected a share of the run"):
+        arguments(averaged=1.0)
 
 
 @pytest.mark.parametrize("changes", [{"epochs": 0}, {"train_s": 0.0}, {"batch_size": 0}, {"micro_batch": -1}])

@@ -15,7 +15,8 @@ from models.generator import Generator
 from models.generator_quality import mean_loss
 from models.losses import generation_loss
 from models.processes import ALONE, joined_processes
-from models.train_generator import TrainArguments, Trained, train_generator
+from models.train_arguments import TrainArguments
+from models.train_generator import Trained, train_generator
 from models.training_step import Batch, TrainingStep, batch_of
 from tests.models.example_worlds import CODES, SIZE, random_examples
 from tests.models.worlds import small_config

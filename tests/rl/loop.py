@@ -27,7 +27,8 @@ from models.generator_config import GeneratorConfig
 from models.golden import Golden, save_golden
 from models.neighbours import neighbour_tables
 from models.registry import GOLDEN_FILE, MODEL_FILE, WEIGHTS_FILE, publish, stage
-from models.train_generator import TrainArguments, train_generator
+from models.train_arguments import TrainArguments
+from models.train_generator import train_generator
 from models.train_semantic_ids import SemanticIdArgs, train_semantic_ids
 from protos.events.v1.activity_pb2 import Activity, ActivityFrame
 from protos.events.v1.impression_pb2 import Candidate, Impression, Slot

@@ -21,15 +21,26 @@ def world(seed: int = 0) -> Split:
 def test_nothing_is_learned_of_held_out_items_and_nothing_else_is_asked() -> None:
     split = world()
     assert 0 < held_out(split).sum() < len(split.items) / 2
-    for among_all in (True, False):
-        cold = hold_out_items(split, among_all=among_all)
+    for grown in (True, False):
+        cold = hold_out_items(split, grown=grown)
         check_split(cold)
         held = held_out(cold)
         assert not held[cold.events.items[cold.learn]].any()
-        assert held[cold.events.items[cold.asked]].all()
-        for act in cold.asked:
+        new = held[cold.events.items[cold.asked]]
+        assert new.any() and new.all() != grown
+        for act in cold.asked[new]:
             mine = (cold.events.users == cold.events.users[act]) & (np.arange(len(cold.learn)) < act)
             assert cold.events.items[act] not in cold.events.items[mine]
+
+
+def test_a_grown_catalogue_is_asked_what_it_was_asked_before_and_for_the_new_items() -> None:
+    split = world()
+    grown, alone = (hold_out_items(split, grown=grown) for grown in (True, False))
+    new, known = grown.groups["new item"], grown.groups["known item"]
+    np.testing.assert_array_equal(grown.asked[new], alone.asked)
+    np.testing.assert_array_equal(grown.asked[known], split.asked[~held_out(grown)[grown.events.items[split.asked]]])
+    np.testing.assert_array_equal(new, ~known)
+    assert grown.ranked is None
 
 
 def test_the_held_out_are_the_same_whatever_is_asked() -> None:
@@ -38,7 +49,7 @@ def test_the_held_out_are_the_same_whatever_is_asked() -> None:
 
 def test_they_come_last_and_the_acts_are_the_same() -> None:
     split = world()
-    cold = hold_out_items(split, among_all=True)
+    cold = hold_out_items(split, grown=True)
     np.testing.assert_array_equal(held_out(cold), np.arange(len(cold.items)) >= len(cold.items) - cold.new)
     assert [cold.items[item].item_id for item in cold.events.items] == [
         split.items[item].item_id for item in split.events.items
@@ -46,13 +57,13 @@ def test_they_come_last_and_the_acts_are_the_same() -> None:
 
 
 def test_acts_on_new_items_are_nothing_to_learn_from() -> None:
-    cold = hold_out_items(world(), among_all=True)
+    cold = hold_out_items(world(), grown=True)
     with pytest.raises(InputError, match="acts on new items"):
         check_split(cold._replace(learn=np.ones_like(cold.learn)))
 
 
 def test_popularity_knows_nothing_of_them() -> None:
-    cold = hold_out_items(world(), among_all=False)
+    cold = hold_out_items(world(), grown=False)
     model = Popularity()
     model.fit(cold, 0)
     assert (evaluate(model, cold).ranks == held_out(cold).sum()).all()
