@@ -42,7 +42,7 @@ QUESTIONS: Final[dict[str, Question]] = {
     "beauty-refit": Question(partial(beauty, learn_valid=True), "mixture", _RECALL, _BOTH),
     "beauty-shuffled": Question(partial(beauty, shuffle_seed=0), "mixture", _RECALL, _BOTH),
     "beauty-cold": Question(_cold(beauty), "text", _RECALL),
-    "beauty-grown": Question(_cold(beauty, grown=True), "text", _RECALL),
+    "beauty-grown": Question(_cold(beauty, grown=True), "text", _RECALL, _BOTH),
     "kuairand-next": Question(partial(kuairand, exposed=False), "mixture", _RECALL),
     "kuairand-next-users": Question(kuairand_users, "mixture", _RECALL),
     "kuairand-exposed": Question(partial(kuairand, exposed=True), "rate", _ORDER, ("",)),
