@@ -13,7 +13,10 @@ from models.checkpoints import Best, Checkpoint, read_checkpoint, run_digest, se
 def made(step: int) -> Checkpoint:
     weights = {"w": torch.full((2, 3), float(step))}
     best = Best(0.5, {"w": torch.ones(2)})
-    return Checkpoint("run", step, 1.5, 0.25, weights, {"optimizer": {}}, [0.1, 0.2], [(1, 2.0, None)], best, 2)
+    average = {"module.w": torch.full((2, 3), 0.5)}
+    return Checkpoint(
+        "run", step, 1.5, 0.25, weights, {"optimizer": {}}, average, [0.1, 0.2], [(1, 2.0, None)], best, 2
+    )
 
 
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
@@ -23,7 +26,10 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     assert found.best is not None
     assert torch.equal(found.model["w"], torch.full((2, 3), 7.0))
     assert torch.equal(found.best.weights["w"], torch.ones(2))
-    assert found._replace(model={}, best=None) == made(7)._replace(model={}, best=None)
+    assert found.average is not None
+    assert torch.equal(found.average["module.w"], torch.full((2, 3), 0.5))
+    tensors = {"model": {}, "average": None, "best": None}
+    assert found._replace(**tensors) == made(7)._replace(**tensors)
 
 
 def test_an_interrupted_write_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
