@@ -45,6 +45,7 @@ CATALOG_SERVICE: Final = catalog_pb2.DESCRIPTOR.services_by_name["CatalogService
 MAX_RECOMMEND_BYTES: Final = 512 << 10  # 1,000 excluded ids of 256 bytes fit twice
 FLUSH_S: Final = 5.0  # for impressions and frames that wait when a stop is asked for
 FIRST_LEASE_S: Final = 10.0
+CHANGES_AT_ONCE: Final = 16  # to the catalogue, between answers: a new item costs some milliseconds
 
 _log = logging.getLogger(__name__)
 
@@ -107,8 +108,10 @@ async def serve_scorer(settings: Settings) -> None:
         stack.push_async_callback(asyncio.to_thread, impressions.close, FLUSH_S)
 
         async def follow(records: Sequence[CatalogRecord]) -> None:
-            async with batcher.between_batches():
-                bring_up_to_date(host.serving.catalog, records)
+            for start in range(0, len(records), CHANGES_AT_ONCE):
+                async with batcher.between_batches():
+                    bring_up_to_date(host.serving.catalog, records[start : start + CHANGES_AT_ONCE])
+                await asyncio.sleep(0)
 
         log = CatalogLog(settings.kafka, follow)
         await log.start()

@@ -47,6 +47,7 @@ def load_artefact(home: Path, version: int | None, threads: int) -> Artefact:
         )
     if (folder / NEIGHBOURS_FILE).exists():
         catalog.neighbours = load_neighbours(folder / NEIGHBOURS_FILE, len(catalog))
+        catalog.welcome()
     generator = OnnxGenerator.load(folder / MODEL_FILE, threads)
     golden = load_golden(folder / GOLDEN_FILE)
     try:

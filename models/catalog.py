@@ -20,8 +20,9 @@ import numpy.typing as npt
 from core.errors import ContractError, TooLarge
 from core.ids import ItemKey, item_key
 from feature_repo.folds.act import UNKNOWN_PLACE, ItemTable
-from models.evidence import Neighbours
+from models.evidence import Lent, Neighbours
 from models.item_vectors import FEATURES, WORDS, words_of
+from models.newcomers import Newcomers
 from models.opening_hours import MAX_INTERVALS, open_at, week_of
 from models.semantic_ids import code_groups, free_path
 from models.tiers import item_table
@@ -82,6 +83,7 @@ class Catalog:
         self.neighbours: tuple[Neighbours, ...] = ()
         """Of the items that were there when they were counted, by each source of models.evidence; none = no evidence.
         They are not part of the digest, for they may be counted anew; `models.artefact` loads them."""
+        self._newcomers: Newcomers | None = None
         for item, path, vector in zip(items, codes, vectors, strict=True):
             self._append(item, path, vector)
         self._sort_keys()
@@ -125,6 +127,18 @@ class Catalog:
     def locations(self) -> npt.NDArray[np.float64]:
         """(I, 2) latitude and longitude in degrees; NaN for items without a place."""
         return self._used(self._locations)
+
+    @property
+    def lent(self) -> Lent | None:
+        """What the newcomers borrow; None unless they are welcome."""
+        return None if self._newcomers is None else self._newcomers.lent
+
+    def welcome(self) -> None:
+        """Items that have come since the neighbours were counted have neighbours from now on, and so have those that
+        come later, at once; nothing without neighbours."""
+        if self.neighbours:
+            self._newcomers = Newcomers(self.items, self.neighbours, self.capacity)
+            self.neighbours = self._newcomers.tables
 
     def indices_of(self, keys: npt.NDArray[np.int64]) -> Ints:
         """Index per item key, -1 where unknown; any shape."""
@@ -224,6 +238,8 @@ class Catalog:
         finally:
             if len(self) > before:
                 self._sort_keys()
+                if self._newcomers is not None:
+                    self._newcomers.join(self.items[before:])
                 size = self.tokenizer.codebook.size
                 self.trie = refill_trie(self.trie, self.codes, codebook_size=size, live=self.available)
         return Applied(**counts)

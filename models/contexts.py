@@ -26,7 +26,7 @@ from models.batches import (
     Floats,
     Ints,
 )
-from models.evidence import Neighbours, near_items
+from models.evidence import Lent, Neighbours, near_items
 from models.visits import Visits, weekend
 
 _KM_PER_DEGREE: Final = 111.195
@@ -62,7 +62,12 @@ class KnownItems(Protocol):
 
     @property
     def neighbours(self) -> Sequence[Neighbours]:
-        """A table for each source of evidence, of the items that were there when it was counted; none = no evidence."""
+        """A table for each source of evidence; none = no evidence."""
+        ...
+
+    @property
+    def lent(self) -> Lent | None:
+        """What items borrow that came after the tables were counted; None while none borrows."""
         ...
 
 
@@ -124,7 +129,7 @@ def context_batch(
         at_ms=1000 * at_s[:, liked].astype(np.int64) + east_ms,
         now_ms=now + east_ms,
     )
-    near, nearness = near_items(known[:, liked], catalog.neighbours, list(had), visits=visits)
+    near, nearness = near_items(known[:, liked], catalog.neighbours, list(had), visits=visits, lent=catalog.lent)
     where = np.full((count, 2), np.nan) if locations is None else np.asarray(locations, np.float64).reshape(count, 2)
     return ContextBatch(
         codes=catalog.codes[np.where(mask, items, 0)] * mask[:, :, None],

@@ -3,13 +3,15 @@
 Letters used in this file
     n requests   H acts of a history   I items   M neighbours of an item   E items near a history
     T tables   S sources: the tables, and what visits say (models.visits)
+    N newcomers   B items from which each borrows
 
 By a table, an item is as near as the sum, over the newest acts of the history, of its weight as a neighbour of the
 act's item, times the table's recency per act that is newer. Of all items the E nearest are kept, each source counted
 as shares of its own sum. What the user has had and will not be offered again is left out: it is near everything that
 came with it, and its share would be taken from what can still be chosen.
 
-The tables are counted elsewhere (`models.neighbours`); here they are read, by whoever serves, with nothing but numpy.
+The tables are counted elsewhere (`models.neighbours`) and go on with the catalogue (`models.newcomers`); here they are
+read, by whoever serves.
 """
 
 from collections.abc import Sequence
@@ -42,12 +44,22 @@ class Neighbours(NamedTuple):
     recency: float = RECENCY  # what the neighbours of an act count beside those of the act after it
 
 
+class Lent(NamedTuple):
+    """What items borrow that came after the first table was counted: by it they are as near as their lenders are."""
+
+    first: int  # catalogue index of the first of them; the others follow it
+    lenders: Ints  # (N, B) catalogue index
+    shares: Floats  # (N, B) how much of each; 0 = nothing
+    own: Floats  # (N,) what of this, for an act on the item itself, would make it its own neighbour
+
+
 def near_items(
     histories: Whole,
     tables: Sequence[Neighbours],
     had: Sequence[Whole] | None = None,
     own: "sparse.csr_array | None" = None,
     visits: Visits | None = None,
+    lent: Lent | None = None,
 ) -> tuple[Ints, Floats]:
     """The fields `near` and `nearness` of a ContextBatch. What it costs follows the neighbours of a history, not the
     size of the catalogue.
@@ -58,6 +70,7 @@ def near_items(
         had: (n) catalogue indices that are not named, -1 = none; nothing when absent.
         own: (n, I) what the requests themselves have added to the first table; nothing when absent.
         visits: which acts were visits, and when; none when absent.
+        lent: what newcomers borrow; nothing when absent.
 
     Returns:
         (n, E) catalogue index, nearest first, equal ones by index, -1 = no more, and (n, E, S) the sums.
@@ -70,6 +83,8 @@ def near_items(
         acts = histories[row, ages]
         read = (acts < rows) & (ages < DEPTH)
         said = [_neighbours(table, acts[read], ages[read]) for table in tables]
+        if lent is not None and len(lent.own) and said:
+            said[0] = _and_newcomers(said[0], lent, acts[read], tables[0].recency ** ages[read])
         if visits is not None:
             said += visits.of(row, acts, ages)
         items, sums = _sums(said, len(tables))
@@ -113,16 +128,27 @@ def load_neighbours(path: Path, items: int) -> tuple[Neighbours, ...]:
         raise ArtefactError(f"{path}: found no readable neighbours ({error}); publish the version again") from None
     rows = {len(table.items) for table in tables}
     highest = max((int(table.items.max(initial=-1)) for table in tables), default=-1)
-    if len(rows) != 1 or max(*rows, highest + 1) > items:
+    if len(tables) != TABLES or len(rows) != 1 or max(*rows, highest + 1) > items:
         raise ArtefactError(
-            f"{path}: found neighbours of {sorted(rows)} items, the last {highest}, expected one number of rows and "
-            f"at most {items} items; count them anew"
+            f"{path}: found {len(tables)} tables of neighbours of {sorted(rows)} items, the last {highest}, expected "
+            f"{TABLES} of one number of rows and at most {items} items; count them anew"
         )
     return tables
 
 
 def _neighbours(table: Neighbours, acts: Whole, ages: Whole) -> Said:
     return table.items[acts].ravel(), (table.weights[acts] * (table.recency**ages)[:, None]).ravel()
+
+
+def _and_newcomers(said: Said, lent: Lent, acts: Whole, counts: npt.NDArray[np.float64]) -> Said:
+    """What the first table has said, and how near newcomers are by it; `acts` count for so much each."""
+    named, weights = said
+    of_item = np.bincount(named[named >= 0], weights[named >= 0], max(lent.first, int(lent.lenders.max()) + 1))
+    sums = (of_item[lent.lenders] * lent.shares).sum(axis=1)
+    came = acts >= lent.first
+    np.subtract.at(sums, acts[came] - lent.first, lent.own[acts[came] - lent.first] * counts[came])
+    near = np.flatnonzero(sums > _NOTHING)
+    return np.concatenate([named, lent.first + near]), np.concatenate([weights, sums[near]])
 
 
 def _sums(said: Sequence[Said], tables: int) -> tuple[Ints, npt.NDArray[np.float64]]:

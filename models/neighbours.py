@@ -8,8 +8,7 @@ Nothing here is trained. The tables are a baseline that learned models must beat
 is counted is what the caller hands in: sequences that end before the time of a sample keep it honest.
 """
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -20,9 +19,9 @@ from scipy.spatial import KDTree
 from core.errors import InputError
 from models.evidence import RECENCY, Neighbours
 from models.item_vectors import positions_km
+from models.tfidf import TextRows
 from protos.catalog.v1.catalog_pb2 import Item
 
-_WORD: Final = re.compile(r"\w+")
 WINDOW: Final = 6  # places of a sequence within which two items belong together
 POPULARITY_POWER: Final = 0.3  # of evidence; see `cooccurrence`
 KEPT: Final = 200  # neighbours of an item that evidence counts by co-occurrence
@@ -33,6 +32,7 @@ _ROWS: Final = 512  # of similarities that are held at once: 25 MB at 12,000 ite
 
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
+Distances = npt.NDArray[np.float64]
 
 
 def neighbour_tables(
@@ -99,17 +99,15 @@ def cooccurrence(
         counts = counts + forwards + backwards * forwards.T.tocsr()
     occurs = np.maximum(np.bincount(joined, minlength=items), 1).astype(np.float64)
     weighted = sparse.coo_array(counts)
-    return _strongest(
-        weighted.row, weighted.col, weighted.data * occurs[weighted.col] ** -popularity_power, items, keep
-    )
+    return strongest(weighted.row, weighted.col, weighted.data * occurs[weighted.col] ** -popularity_power, items, keep)
 
 
 def text_neighbours(items: Sequence[Item], keep: int = 100) -> Neighbours:
-    """Neighbours by what is said of the items: cosine of TF-IDF rows over what `item_words` yields.
+    """Neighbours by what is said of the items: cosine of `models.tfidf.TextRows`.
 
     An item that says nothing has no neighbours.
     """
-    rows = text_rows(items)
+    rows = TextRows(items).rows
     turned = rows.T.tocsr()
     made = Neighbours(np.full((len(items), keep), -1, np.int32), np.zeros((len(items), keep), np.float32))
     for start in range(0, len(items), _ROWS):
@@ -118,7 +116,7 @@ def text_neighbours(items: Sequence[Item], keep: int = 100) -> Neighbours:
         alike[here, start + here] = 0.0
         least = np.partition(alike, -min(keep, len(items)), axis=1)[:, -min(keep, len(items)), None]
         row, column = np.nonzero((alike >= least) & (alike > 0))
-        block = _strongest(row, column, alike[row, column], len(alike), keep)
+        block = strongest(row, column, alike[row, column], len(alike), keep)
         made.items[start : start + _ROWS], made.weights[start : start + _ROWS] = block.items, block.weights
     return made
 
@@ -126,9 +124,8 @@ def text_neighbours(items: Sequence[Item], keep: int = 100) -> Neighbours:
 def lend(together: Neighbours, alike: Neighbours, taken: npt.NDArray[np.bool_]) -> Neighbours:
     """The co-occurrences, where items that nobody has taken stand where those stand that they read like.
 
-    A new item borrows from the LENDERS nearest to it in `alike` that were taken: of each as much as its likeness
-    squared is of their sum. With P these shares, and the identity for items that were taken, the table is P T P^T.
-    A mean of many neighbours is seldom as high as the highest of them, so that new items still stand behind
+    With P the shares of `lenders_of`, and the identity for items that were taken, the table is P T P^T. A mean of many
+    neighbours is seldom as high as the highest of them, so that new items still stand behind
     (`GeneratorConfig.new_items`).
 
     Args:
@@ -137,16 +134,13 @@ def lend(together: Neighbours, alike: Neighbours, taken: npt.NDArray[np.bool_]) 
     new = np.flatnonzero(~taken)
     if not len(new):
         return together
-    lenders = (alike.items[new] >= 0) & taken[alike.items[new]]
-    lenders &= np.cumsum(lenders, axis=1) <= LENDERS
-    rows, places = np.nonzero(lenders)
-    likeness = np.square(alike.weights[new[rows], places].astype(np.float64))
-    shares = likeness / np.bincount(rows, likeness, len(new))[rows]
+    found, shares = lenders_of(Neighbours(alike.items[new], alike.weights[new]), taken)
+    rows, places = np.nonzero(shares)
     known, size = np.flatnonzero(taken), len(taken)
     standing = sparse.csr_array(
         (
-            np.concatenate([np.ones(len(known)), shares]),
-            (np.concatenate([known, new[rows]]), np.concatenate([known, alike.items[new[rows], places]])),
+            np.concatenate([np.ones(len(known)), shares[rows, places]]),
+            (np.concatenate([known, new[rows]]), np.concatenate([known, found[rows, places]])),
         ),
         shape=(size, size),
     )
@@ -155,9 +149,27 @@ def lend(together: Neighbours, alike: Neighbours, taken: npt.NDArray[np.bool_]) 
     for start in range(0, size, _ROWS):
         block = (standing[start : start + _ROWS] @ spread).tocoo()
         others = block.row + start != block.col
-        kept = _strongest(block.row[others], block.col[others], block.data[others], block.shape[0], made.items.shape[1])
+        kept = strongest(block.row[others], block.col[others], block.data[others], block.shape[0], made.items.shape[1])
         made.items[start : start + _ROWS], made.weights[start : start + _ROWS] = kept.items, kept.weights
     return made
+
+
+def lenders_of(alike: Neighbours, taken: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], Floats]:
+    """(n, LENDERS) from which items each of n new ones borrows, 0 = no more, and (n, LENDERS) how much, 0 = nothing.
+
+    They are the nearest in `alike` that were taken; of each it is as much as its likeness squared is of their sum.
+
+    Args:
+        alike: rows of the new items.
+        taken: (I,).
+    """
+    lending = (alike.items >= 0) & taken[alike.items]
+    lending &= np.cumsum(lending, axis=1) <= LENDERS
+    order = np.argsort(~lending, axis=1, kind="stable")[:, :LENDERS]
+    lending = np.take_along_axis(lending, order, axis=1)
+    found = np.where(lending, np.take_along_axis(alike.items, order, axis=1), 0)
+    likeness = np.where(lending, np.take_along_axis(alike.weights, order, axis=1), 0.0).astype(np.float64) ** 2
+    return found, (likeness / np.maximum(likeness.sum(axis=1, keepdims=True), 1e-30)).astype(np.float32)
 
 
 def near_places(items: Sequence[Item], keep: int = 100) -> Neighbours:
@@ -172,39 +184,15 @@ def near_places(items: Sequence[Item], keep: int = 100) -> Neighbours:
     nearest = np.arange(1, min(keep + 1, len(placed)) + 1)  # the first, or one at the same point, is the place itself
     km, found = KDTree(points).query(points, k=nearest)
     rows, ranks = np.nonzero(found != np.arange(len(placed))[:, None])
-    weights = 1 / (_NO_DISTANCE_KM + km[rows, ranks])
-    return _strongest(placed[rows], placed[found[rows, ranks]], weights, len(items), keep)
+    return strongest(placed[rows], placed[found[rows, ranks]], nearness(km[rows, ranks]), len(items), keep)
 
 
-def text_rows(items: Sequence[Item]) -> sparse.csr_array:
-    """(I, words) TF-IDF of each item's text, rows of length 1 or, without text, 0.
-
-    1 + log of a word's count in the item, times 1 + log((1 + I) / (1 + items with the word)).
-    """
-    columns: dict[str, int] = {}
-    places = [
-        (row, columns.setdefault(word, len(columns))) for row, item in enumerate(items) for word in item_words(item)
-    ]
-    pairs = np.array(places, np.int64).reshape(-1, 2).T
-    counts = sparse.coo_array((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), shape=(len(items), len(columns))).tocsr()
-    holders = np.bincount(counts.indices, minlength=len(columns))
-    idf = 1 + np.log((1 + len(items)) / (1 + holders))
-    counts.data = (1 + np.log(counts.data)) * idf[counts.indices]
-    lengths = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1))).ravel()
-    return (sparse.diags_array(1 / np.where(lengths > 0, lengths, 1)) @ counts).tocsr().astype(np.float32)
+def nearness(km: Distances) -> Distances:
+    """What places so far apart are to each other; any shape."""
+    return 1 / (_NO_DISTANCE_KM + km)
 
 
-def item_words(item: Item) -> Iterator[str]:
-    """The words of an item's title and tags, lower case, and as a whole each tag and the author."""
-    yield from _WORD.findall(item.title.lower())
-    for tag in item.tags:
-        yield from _WORD.findall(tag.lower())
-        yield f"tag={tag}"
-    if item.author_id:
-        yield f"author={item.author_id}"
-
-
-def _strongest(
+def strongest(
     rows: npt.NDArray[np.integer],
     columns: npt.NDArray[np.integer],
     weights: npt.NDArray[np.floating],

@@ -21,7 +21,7 @@ from models.batches import (
     ContextBatch,
 )
 from models.contexts import AREA, HOUR, KNOWN, area_features, hour_features
-from models.evidence import Neighbours, near_items
+from models.evidence import Lent, Neighbours, near_items
 from models.own_pairs import own_pairs
 
 _GOOD = 1  # the first bit of `actions`
@@ -35,6 +35,7 @@ def contexts(
     tables: Sequence[Neighbours],
     own: sparse.csr_array | None = None,
     seen: Flags | None = None,
+    lent: Lent | None = None,
 ) -> ContextBatch:
     """What is known just before each act, and of the act its time where the protocol tells it.
 
@@ -44,6 +45,7 @@ def contexts(
         tables: of neighbours, counted from what may be learned; none = no evidence but that of visits.
         own: (q, I), see models.own_pairs.
         seen: (N,) acts that may stand in a history, those to learn from when a model is trained; None = all.
+        lent: what items borrow that came after the tables were counted; None = nothing.
     """
     events = split.events
     before = histories(events, acts, tokens, seen)
@@ -55,7 +57,7 @@ def contexts(
     percent = np.where(np.isnan(shares), 0.0, shares) * 100
     watch = np.where(np.isnan(shares), WATCH_SHARES - 1, np.searchsorted(WATCH_EDGES, percent, side="right"))
     points = _points(split)
-    near, nearness = _evidence(split, acts, points, tables, own, seen)
+    near, nearness = _evidence(split, acts, points, tables, own, seen, lent)
     return ContextBatch(
         codes=codes[items] * mask[..., None],
         mask=mask,
@@ -113,6 +115,7 @@ def _evidence(
     tables: Sequence[Neighbours],
     own: sparse.csr_array | None,
     seen: Flags | None,
+    lent: Lent | None,
 ) -> tuple[Ints, Floats]:
     events = split.events
     good = events.good if seen is None else events.good & seen
@@ -123,7 +126,7 @@ def _evidence(
         at_ms=local_s(events.at_s[before], split.zone) * 1000,
         now_ms=local_s(events.at_s[acts], split.zone) * 1000 if split.time_known else None,
     )
-    return near_items(items, tables, _not_named(split, acts, seen is None), own, when)
+    return near_items(items, tables, _not_named(split, acts, seen is None), own, when, lent)
 
 
 def _points(split: Split) -> npt.NDArray[np.float64]:

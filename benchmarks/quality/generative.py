@@ -19,12 +19,13 @@ from benchmarks.quality.split import Floats, Ints, Longs, Split, good_sequences
 from core.ids import item_key
 from models.catalog import Catalog
 from models.checkpoints import Checkpoints
-from models.evidence import RECENCY, Neighbours
+from models.evidence import RECENCY, Lent, Neighbours
 from models.examples import Examples
 from models.export import export_generator
 from models.generator import Generator, begun
 from models.generator_config import GeneratorConfig
 from models.neighbours import POPULARITY_POWER, neighbour_tables
+from models.newcomers import Newcomers
 from models.runtime import OnnxGenerator
 from models.train_arguments import TrainArguments
 from models.train_generator import Progress, train_generator
@@ -97,6 +98,7 @@ class Generative:
         self._folder: Path | None = None
         self._config = args.train.config
         self._tables: tuple[Neighbours, ...] = ()
+        self._lent: Lent | None = None
 
     def fit(self, split: Split, seed: int) -> None:
         """Trains tokenizer and generator and exports them, or reads what an equal run has left. New items get their
@@ -113,8 +115,9 @@ class Generative:
             self._train(split, train, folder)
         if not self._model.exists():
             self._export(split)
-        if split.new:  # a catalogue that has grown is counted anew; what was trained knows nothing of it
-            self._tables = neighbour_tables(split.items, sequences, self._args.recency)
+        if split.new:  # they join as they would where the graph serves
+            newcomers = Newcomers(split.items, self._tables, len(split.items))
+            self._tables, self._lent = newcomers.tables, newcomers.lent
         self._graph = OnnxGenerator.load(self._model, threads=1)
 
     @property
@@ -142,11 +145,14 @@ class Generative:
         asked = hashlib.blake2b(self._model.name.encode() + acts.tobytes(), digest_size=8)
         if split.ranked is not None:
             asked.update(split.ranked.tobytes())
+        if self._lent is not None:
+            asked.update(self._lent.shares.tobytes())
         kept = self._folder / f"beams-{asked.hexdigest()}.npz"
         if kept.exists():
             with np.load(kept) as arrays:
                 return Found(*(arrays[field] for field in Found._fields))
-        context = contexts(split, acts, self.catalog.codes, self._args.train.config.tokens, self._tables)
+        tokens = self._args.train.config.tokens
+        context = contexts(split, acts, self.catalog.codes, tokens, self._tables, lent=self._lent)
         beams = self._graph.generate(context, self._candidates(split))
         found = Found(beams.items, beams.masked_log_probs.sum(-1), beams.item_logits)
         partial = kept.with_suffix(".partial.npz")

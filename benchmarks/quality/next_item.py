@@ -12,13 +12,17 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from benchmarks.quality.split import Floats, Longs, Split, first_of_user, histories
+
+_BEGIN: Final = 25.0  # of the peak of the learning rate, the part it begins at
+_AVERAGED_RATE: Final = 0.5  # share of the peak that it falls to where weights are averaged
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class NextItemArgs:
     """Sequences per step."""
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
+    averaged: float = 0.0
+    """Share of the run, its last, whose weights are averaged, as in `models.train_arguments`; 0 = the last weights."""
 
 
 class Reader(nn.Module):
@@ -114,8 +120,16 @@ class NextItem:
             network.parameters(), lr=self._args.learning_rate, weight_decay=self._args.weight_decay
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self._args.learning_rate, total_steps=max(steps, 2), pct_start=0.1, cycle_momentum=False
+            optimizer,
+            self._args.learning_rate,
+            total_steps=max(steps, 2),
+            pct_start=0.1,
+            cycle_momentum=False,
+            div_factor=_BEGIN,
+            final_div_factor=1 / (_BEGIN * _AVERAGED_RATE) if self._args.averaged else 1e4,
         )
+        average = AveragedModel(network) if self._args.averaged else None
+        step = 0
         for epoch in range(epochs):
             network.train()
             losses = []
@@ -126,7 +140,12 @@ class NextItem:
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.item())
+                step += 1
+                if average is not None and step > (1 - self._args.averaged) * steps:
+                    average.update_parameters(network)
             self._say(f"{self.name}: epoch {epoch + 1} of {epochs}, loss {np.mean(losses):.4f}")
+        if average is not None:
+            network.load_state_dict(average.module.state_dict())
 
 
 def training_windows(split: Split, length: int) -> Longs:

@@ -6,6 +6,7 @@ import psycopg
 
 from core.settings import Settings
 from tests.faults.checker import Report, compare, missing_from
+from tests.faults.crew import Crew
 from tests.faults.load import Load
 from tests.faults.recompute import Rules, expected_of
 from tests.faults.stored import end_offsets, read_counters, read_log, read_stored
@@ -13,8 +14,8 @@ from tests.faults.stored import end_offsets, read_counters, read_log, read_store
 PATIENCE_S = 90.0
 
 
-def wait_until_quiet(settings: Settings) -> None:
-    """All is read, the outbox is empty, and no answer is due any more."""
+def wait_until_quiet(settings: Settings, crew: Crew) -> None:
+    """All is read, the outbox is empty, and no answer is due any more; who falls on the way is replaced."""
     deadline_s = time.monotonic() + PATIENCE_S
     while True:
         ends = end_offsets(settings)
@@ -25,6 +26,7 @@ def wait_until_quiet(settings: Settings) -> None:
             waiting = [due.fetchone(), connection.execute("select count(*) from stream_outbox").fetchone()]
         if waiting == [(0,), (0,)] and read == ends:
             return
+        crew.replace_the_fallen()  # a sleeper that woke and another may have fenced each other
         assert time.monotonic() < deadline_s, f"read {read} of {ends}; due, in the outbox: {waiting}"
         time.sleep(0.3)
 

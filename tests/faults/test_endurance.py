@@ -87,7 +87,7 @@ def test_minutes_of_faults_leave_no_trace(
         steps.done(f"{number + 1}/{len(faults)} {name}")
     crew.wait_ready()
     load.stop()
-    wait_until_quiet(settings)
+    wait_until_quiet(settings, crew)
     steps.done("quiet")
     wait_until(lambda: crew.fenced > 0, "a sleeper tries to commit, and is fenced")
     crew.stop()

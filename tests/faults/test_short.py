@@ -57,7 +57,7 @@ def test_faults_of_every_kind_leave_no_trace(
     steps.done("asleep while committing")
 
     load.stop()
-    wait_until_quiet(settings)
+    wait_until_quiet(settings, crew)
     steps.done("quiet")
     crew.stop()
     steps.done("stopped")

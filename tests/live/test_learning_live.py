@@ -31,7 +31,9 @@ def settings(platform_settings: Settings, world: World) -> Settings:
     """A broker that holds the world's log and outcomes, some outcomes twice, as a relay that died may leave them."""
     settings = platform_settings.model_copy(
         update={
-            "kafka": platform_settings.kafka.model_copy(update={"activity_partitions": PARTITIONS}),
+            "kafka": platform_settings.kafka.model_copy(
+                update={"activity_partitions": PARTITIONS, "retention_days": 0}  # the days of the world are long past
+            ),
             "registry": platform_settings.registry.model_copy(update={"home": world.home}),
         }
     )

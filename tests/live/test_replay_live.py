@@ -141,7 +141,7 @@ def assert_no_trace(settings: Settings, load: Load) -> None:
 
 def end_quietly(crew: Crew, settings: Settings) -> None:
     """Everything is read by whoever runs, and all have ended in order."""
-    wait_until_quiet(settings)
+    wait_until_quiet(settings, crew)
     crew.replace_the_fallen()
     crew.stop()
 

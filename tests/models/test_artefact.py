@@ -7,7 +7,7 @@ import pytest
 
 from core.errors import ArtefactError
 from models.artefact import GOLDEN_TOLERANCE, load_artefact
-from models.batches import ContextBatch
+from models.batches import TABLES, ContextBatch
 from models.catalog import Catalog
 from models.catalog_files import save_catalog
 from models.export import export_generator
@@ -54,11 +54,13 @@ def test_a_published_version_answers_as_when_it_was_made(parts: Parts, tmp_path:
 
 
 def test_a_version_brings_its_neighbours_and_damaged_ones_do_not_load(parts: Parts, tmp_path: Path) -> None:
-    parts.catalog.neighbours = (table_of(np.eye(len(parts.catalog), k=1)),)
+    parts.catalog.neighbours = (table_of(np.eye(len(parts.catalog), k=1)),) * TABLES
     version = parts.publish(tmp_path)
-    (table,) = load_artefact(tmp_path, version, threads=1).catalog.neighbours
-    assert table.items[:3, 0].tolist() == [1, 2, 3]
-    parts.catalog.neighbours = (table_of(np.eye(len(parts.catalog) + 1, k=1)),)
+    catalog = load_artefact(tmp_path, version, threads=1).catalog
+    for table in catalog.neighbours:
+        assert table.items[:3, 0].tolist() == [1, 2, 3]
+    assert catalog.lent is not None, "what comes later borrows nothing"
+    parts.catalog.neighbours = (table_of(np.eye(len(parts.catalog) + 1, k=1)),) * TABLES
     larger = parts.publish(tmp_path)
     parts.catalog.neighbours = ()
     with pytest.raises(ArtefactError, match="count them anew"):

@@ -13,12 +13,14 @@ from core.ids import ItemKey, item_key
 from feature_repo.folds.act import UNKNOWN_PLACE
 from models.catalog import Applied, Catalog
 from models.catalog_files import load_catalog, save_catalog
+from models.evidence import near_items
 from models.item_vectors import FEATURES, WORDS, words_of
+from models.neighbours import neighbour_tables
 from models.tokenizer import Tokenizer
 from models.tokenizer_health import HealthLimits
 from models.trie import Trie, build_trie
 from protos.catalog.v1.catalog_pb2 import CatalogRecord, Item, OpeningHours
-from tests.models.shelves import record_of, set_available, shop, shop_item, shop_items, walk
+from tests.models.shelves import record_of, set_available, shop, shop_item, shop_items, shop_walks, walk
 
 
 @pytest.fixture
@@ -325,3 +327,18 @@ def test_the_trie_of_targets_knows_of_no_other_item(catalog: Catalog) -> None:
     assert np.flatnonzero(targets.leaf >= 0).tolist() == [0, 2]
     np.testing.assert_array_equal(targets.leaf[[0, 2]], some.leaf[[0, 2]])
     assert (catalog.trie.leaf[: len(catalog)] >= 0).all()
+
+
+def test_items_that_come_are_near_what_they_are_like_once_they_are_welcome(catalog: Catalog) -> None:
+    catalog.welcome()
+    assert catalog.lent is None, "without neighbours there is nothing to lend"
+    catalog.neighbours = neighbour_tables(catalog.items, [catalog.indices_of(keys) for keys in shop_walks()])
+    catalog.apply([record_of(catalog, shop_item("before", 2))])
+    catalog.welcome()
+    catalog.apply([record_of(catalog, shop_item("after", 2))])
+    histories = catalog.indices_of(np.array([[item_key("2-0")], [item_key("1-0")]]))
+    near, nearness = near_items(histories, catalog.neighbours, lent=catalog.lent)
+    for name in ("before", "after"):
+        place = np.flatnonzero(near[0] == catalog.index_of(name))
+        assert (nearness[0, place, :2] > 0).tolist() == [[True, True]], "not seen with, or not like, its shelf"
+        assert catalog.index_of(name) not in near[1]

@@ -171,7 +171,7 @@ def test_the_tables_lend_to_what_the_sequences_lack() -> None:
 def test_tables_are_read_as_they_were_kept_and_damage_is_said(tmp_path: Path) -> None:
     sequences = [np.array([0, 1, 2]), np.array([2, 1, 3])]
     one, other = (cooccurrence(sequences, 4, popularity_power=power) for power in (0.0, 0.5))
-    tables = (one, other._replace(recency=0.25))
+    tables = (one, other._replace(recency=0.25), one)
     path = tmp_path / "neighbours.npz"
     save_neighbours(tables, path)
     for kept, read in zip(tables, load_neighbours(path, items=9), strict=True):
@@ -180,6 +180,9 @@ def test_tables_are_read_as_they_were_kept_and_damage_is_said(tmp_path: Path) ->
         assert kept.recency == read.recency
     with pytest.raises(ArtefactError, match="count them anew"):
         load_neighbours(path, items=3)
+    save_neighbours(tables[:2], path)
+    with pytest.raises(ArtefactError, match="found 2 tables"):
+        load_neighbours(path, items=9)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ArtefactError, match="publish the version again"):
         load_neighbours(path, items=9)

@@ -1,11 +1,13 @@
 """The trained baselines: their loss is the textbook's, every act is a target once, and they learn the obvious."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmarks.quality.evaluation import evaluate
 from benchmarks.quality.hstu import Hstu
@@ -74,6 +76,24 @@ def test_trained_weights_are_found_again_and_only_for_equal_acts(reader: type[Re
     again.fit(walks(seed=1), 0)
     again.fit(split, 1)
     assert len(lines) == 3
+
+
+def test_averaged_weights_are_the_mean_of_those_after_each_of_the_last_steps(tmp_path: Path) -> None:
+    after: list[list[torch.Tensor]] = []
+
+    def keep(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        after.append([weight.detach().clone() for weight in optimizer.param_groups[0]["params"]])
+
+    hook = register_optimizer_step_post_hook(keep)
+    try:
+        NextItem("walker", Sasrec, replace(SMALL, epochs=3, averaged=0.5), tmp_path).fit(walks(), 0)
+    finally:
+        hook.remove()
+    (kept,) = tmp_path.glob("*.pt")
+    last = after[len(after) // 2 :]
+    assert len(last) > 2
+    mean = [torch.stack(weights).mean(dim=0) for weights in zip(*last, strict=True)]
+    torch.testing.assert_close(list(torch.load(kept, weights_only=True).values()), mean)
 
 
 @pytest.mark.parametrize("reader", READERS)
