@@ -339,6 +339,6 @@ def test_items_that_come_are_near_what_they_are_like_once_they_are_welcome(catal
     histories = catalog.indices_of(np.array([[item_key("2-0")], [item_key("1-0")]]))
     near, nearness = near_items(histories, catalog.neighbours, lent=catalog.lent)
     for name in ("before", "after"):
-        place = np.flatnonzero(near[0] == catalog.index_of(name))
-        assert (nearness[0, place, :2] > 0).tolist() == [[True, True]], "not seen with, or not like, its shelf"
-        assert catalog.index_of(name) not in near[1]
+        here, there = (nearness[row, near[row] == catalog.index_of(name), :2].ravel() for row in range(2))
+        assert (here > 0).tolist() == [True, True], "not seen with, or not like, its shelf"
+        assert (there < here).all(), "as near to another shelf"
