@@ -61,7 +61,7 @@ class FirstArguments:
     semantic_ids: SemanticIdArgs = field(default_factory=lambda: SemanticIdArgs(codebook_size=CODES))
     generator: TrainArguments = field(
         default_factory=lambda: TrainArguments(
-            config=GeneratorConfig(codebook_size=CODES, prior=True), epochs=4, train_s=90.0
+            config=GeneratorConfig(codebook_size=CODES, prior=True), epochs=4, train_s=90.0, averaged=0.5
         )
     )
     values: ValueArguments = field(default_factory=ValueArguments)
