@@ -35,10 +35,10 @@ class Newcomers:
     """
 
     def __init__(self, items: Sequence[Item], tables: Sequence[Neighbours], room: int) -> None:
-        """Nobody has come yet.
+        """Those of the items that the tables have no row for have come.
 
         Args:
-            items: those of the catalogue, at least as many as the tables have rows; what they have more has come.
+            items: of the catalogue.
             tables: co-occurrence, likeness, nearness.
             room: I.
         """
