@@ -20,7 +20,7 @@ from models.batches import (
     take_rows,
 )
 from models.contexts import context_batch
-from models.evidence import RECENCY, Neighbours
+from models.evidence import RECENCY, Lent, Neighbours
 from tests.models.worlds import table_of
 
 NOW_MS = 1_651_400_000_000
@@ -32,6 +32,7 @@ class TenItems(NamedTuple):
 
     centre: tuple[float, float] | None = (30.0, 120.0)
     neighbours: tuple[Neighbours, ...] = ()
+    lent: Lent | None = None
     places: tuple[int, ...] = ()
 
     @property
@@ -235,6 +236,10 @@ def test_evidence_is_that_of_the_newest_positives_and_without_tables_there_is_no
     assert (batch.near[1] == -1).all()
     none = context_batch(rows, TenItems(), NOW_MS)
     assert (none.near == -1).all() and not none.nearness.any() and none.near.shape == batch.near.shape
+    lent = Lent(9, np.array([[7, 5]], np.int32), np.array([[0.75, 0.25]], np.float32), np.zeros(1, np.float32))
+    came = context_batch(rows, TenItems(neighbours=(follows,) * TABLES, lent=lent), NOW_MS)
+    assert came.near[0, :3].tolist() == [7, 5, 9], "item 9 borrows and is not near"
+    assert came.nearness[0, 2, 0] == pytest.approx(0.75 + 0.25 * RECENCY)
 
 
 def test_evidence_names_no_video_that_was_had_but_places_are_worth_coming_back_to() -> None:
