@@ -9,6 +9,7 @@ from models.catalog import Catalog
 from models.catalog_files import load_catalog
 from models.evidence import load_neighbours
 from models.golden import Golden, load_golden
+from models.newcomers import Newcomers
 from models.registry import GOLDEN_FILE, MODEL_FILE, NEIGHBOURS_FILE, folder_of, verify
 from models.runtime import Generator, OnnxGenerator
 from protos.registry.v1.manifest_pb2 import ModelManifest
@@ -46,8 +47,8 @@ def load_artefact(home: Path, version: int | None, threads: int) -> Artefact:
             f"expected {manifest.catalog_digest[:12]}; publish model and catalogue together"
         )
     if (folder / NEIGHBOURS_FILE).exists():
-        catalog.neighbours = load_neighbours(folder / NEIGHBOURS_FILE, len(catalog))
-        catalog.welcome()
+        tables = load_neighbours(folder / NEIGHBOURS_FILE, len(catalog))
+        catalog.welcome(Newcomers(catalog.items, tables, catalog.capacity))
     generator = OnnxGenerator.load(folder / MODEL_FILE, threads)
     golden = load_golden(folder / GOLDEN_FILE)
     try:

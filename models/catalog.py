@@ -12,7 +12,7 @@ The catalogue is written and read by one thread: arrays and trie are changed in 
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +22,15 @@ from core.ids import ItemKey, item_key
 from feature_repo.folds.act import UNKNOWN_PLACE, ItemTable
 from models.evidence import Lent, Neighbours
 from models.item_vectors import FEATURES, WORDS, words_of
-from models.newcomers import Newcomers
 from models.opening_hours import MAX_INTERVALS, open_at, week_of
 from models.semantic_ids import code_groups, free_path
 from models.tiers import item_table
 from models.tokenizer import Tokenizer
 from models.trie import Ints, Trie, build_trie, path_numbers, refill_trie, set_live
 from protos.catalog.v1.catalog_pb2 import CatalogRecord, Item
+
+if TYPE_CHECKING:
+    from models.newcomers import Newcomers  # asks for scipy, which workers do without
 
 _SPARE: Final = 2048  # rows kept free for new items, at least; more new items than that deserve a new tokenizer
 
@@ -130,15 +132,14 @@ class Catalog:
 
     @property
     def lent(self) -> Lent | None:
-        """What the newcomers borrow; None unless they are welcome."""
+        """What newcomers borrow; None while none is welcome."""
         return None if self._newcomers is None else self._newcomers.lent
 
-    def welcome(self) -> None:
-        """Items that have come since the neighbours were counted have neighbours from now on, and so have those that
-        come later, at once; nothing without neighbours."""
-        if self.neighbours:
-            self._newcomers = Newcomers(self.items, self.neighbours, self.capacity)
-            self.neighbours = self._newcomers.tables
+    def welcome(self, newcomers: "Newcomers") -> None:
+        """The tables of neighbours are those of the newcomers, which must know every item; whoever comes later joins
+        them at once."""
+        self._newcomers = newcomers
+        self.neighbours = newcomers.tables
 
     def indices_of(self, keys: npt.NDArray[np.int64]) -> Ints:
         """Index per item key, -1 where unknown; any shape."""

@@ -16,6 +16,7 @@ from models.catalog_files import load_catalog, save_catalog
 from models.evidence import near_items
 from models.item_vectors import FEATURES, WORDS, words_of
 from models.neighbours import neighbour_tables
+from models.newcomers import Newcomers
 from models.tokenizer import Tokenizer
 from models.tokenizer_health import HealthLimits
 from models.trie import Trie, build_trie
@@ -330,11 +331,10 @@ def test_the_trie_of_targets_knows_of_no_other_item(catalog: Catalog) -> None:
 
 
 def test_items_that_come_are_near_what_they_are_like_once_they_are_welcome(catalog: Catalog) -> None:
-    catalog.welcome()
-    assert catalog.lent is None, "without neighbours there is nothing to lend"
-    catalog.neighbours = neighbour_tables(catalog.items, [catalog.indices_of(keys) for keys in shop_walks()])
+    tables = neighbour_tables(catalog.items, [catalog.indices_of(keys) for keys in shop_walks()])
     catalog.apply([record_of(catalog, shop_item("before", 2))])
-    catalog.welcome()
+    assert catalog.lent is None, "nobody was welcome yet"
+    catalog.welcome(Newcomers(catalog.items, tables, catalog.capacity))
     catalog.apply([record_of(catalog, shop_item("after", 2))])
     histories = catalog.indices_of(np.array([[item_key("2-0")], [item_key("1-0")]]))
     near, nearness = near_items(histories, catalog.neighbours, lent=catalog.lent)
