@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import wait
+from contextlib import AbstractAsyncContextManager
 from queue import SimpleQueue
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +28,7 @@ from protos.catalog.v1.catalog_pb2 import CatalogRecord, Item
 STAGE: Final = "catalog"
 POLL_MS: Final = 100
 RETRY_S: Final = 1.0
+AT_ONCE: Final = 16  # records that are applied between two answers: a new item costs some milliseconds
 
 _PARTITION: Final = TopicPartition(CATALOG, 0)
 
@@ -137,6 +139,22 @@ class CatalogLog:
             self.offset = offset
             self._applied.notify_all()
         CATALOG_OFFSET.set(offset)
+
+
+async def apply_between_answers(
+    records: Sequence[CatalogRecord],
+    catalog: Callable[[], Catalog],
+    between_batches: Callable[[], AbstractAsyncContextManager[None]],
+) -> None:
+    """As `bring_up_to_date`, a few records at a time, so that answers wait for no more than those.
+
+    Args:
+        catalog: the one that serves, which may be another one after each of the times.
+    """
+    for start in range(0, len(records), AT_ONCE):
+        async with between_batches():
+            bring_up_to_date(catalog(), records[start : start + AT_ONCE])
+        await asyncio.sleep(0)
 
 
 def bring_up_to_date(catalog: Catalog, records: Sequence[CatalogRecord]) -> None:

@@ -22,7 +22,7 @@ from core.telemetry import MODEL_VERSION, serve_metrics
 from feature_repo.store import AsyncPackedReader
 from grpc_api.batching import Batcher
 from grpc_api.catalog import CatalogService
-from grpc_api.catalog_log import CatalogLog, bring_up_to_date
+from grpc_api.catalog_log import CatalogLog, apply_between_answers
 from grpc_api.impressions import ImpressionLog
 from grpc_api.ingest import IngestService
 from grpc_api.lease import CatalogLease, Session
@@ -45,7 +45,6 @@ CATALOG_SERVICE: Final = catalog_pb2.DESCRIPTOR.services_by_name["CatalogService
 MAX_RECOMMEND_BYTES: Final = 512 << 10  # 1,000 excluded ids of 256 bytes fit twice
 FLUSH_S: Final = 5.0  # for impressions and frames that wait when a stop is asked for
 FIRST_LEASE_S: Final = 10.0
-CHANGES_AT_ONCE: Final = 16  # to the catalogue, between answers: a new item costs some milliseconds
 
 _log = logging.getLogger(__name__)
 
@@ -108,10 +107,7 @@ async def serve_scorer(settings: Settings) -> None:
         stack.push_async_callback(asyncio.to_thread, impressions.close, FLUSH_S)
 
         async def follow(records: Sequence[CatalogRecord]) -> None:
-            for start in range(0, len(records), CHANGES_AT_ONCE):
-                async with batcher.between_batches():
-                    bring_up_to_date(host.serving.catalog, records[start : start + CHANGES_AT_ONCE])
-                await asyncio.sleep(0)
+            await apply_between_answers(records, lambda: host.serving.catalog, batcher.between_batches)
 
         log = CatalogLog(settings.kafka, follow)
         await log.start()

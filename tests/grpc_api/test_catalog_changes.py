@@ -1,5 +1,7 @@
 """Which changes are good, in the light of those before them, and what they make of the catalogue."""
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grpc_api.catalog_changes import judge, records_of
-from grpc_api.catalog_log import bring_up_to_date
+from grpc_api.catalog_log import AT_ONCE, apply_between_answers, bring_up_to_date
 from models.catalog import Catalog
 from protos.catalog.v1.catalog_pb2 import Availability, CatalogChange, CatalogRecord, Item
 from protos.events.v1.interaction_pb2 import Location
@@ -114,3 +116,20 @@ def test_one_call_or_many_leave_the_same_catalogue(changes: Sequence[CatalogChan
     assert shared == [one.item_id for one in in_parts.items]
     paths = {tuple(path) for path in at_once.codes.tolist()}
     assert len(paths) == len(at_once)
+
+
+async def test_answers_go_between_a_few_records_and_the_next_few() -> None:
+    catalog, seen = catalog_of([item("a")]), list[int]()
+    new = [item(f"new-{number}") for number in range(AT_ONCE + 3)]
+    records = records_of(judge([CatalogChange(upsert=one) for one in new], catalog), catalog)
+
+    async def answers() -> None:
+        while True:
+            seen.append(len(catalog))
+            await asyncio.sleep(0)
+
+    answering = asyncio.create_task(answers())
+    await apply_between_answers(records, lambda: catalog, contextlib.nullcontext)
+    answering.cancel()
+    assert live(catalog) == {"a", *(one.item_id for one in new)}
+    assert 1 + AT_ONCE in seen, "no answer came between"
