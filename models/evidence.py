@@ -143,7 +143,7 @@ def _neighbours(table: Neighbours, acts: Whole, ages: Whole) -> Said:
 def _and_newcomers(said: Said, lent: Lent, acts: Whole, counts: npt.NDArray[np.float64]) -> Said:
     """What the first table has said, and how near newcomers are by it; `acts` count for so much each."""
     named, weights = said
-    of_item = np.bincount(named[named >= 0], weights[named >= 0], max(lent.first, int(lent.lenders.max()) + 1))
+    of_item = np.bincount(named[named >= 0], weights[named >= 0], lent.first)  # lenders were counted
     sums = (of_item[lent.lenders] * lent.shares).sum(axis=1)
     came = acts >= lent.first
     np.subtract.at(sums, acts[came] - lent.first, lent.own[acts[came] - lent.first] * counts[came])

@@ -105,7 +105,7 @@ class Generative:
         codes from the trained tokenizer, as in a catalogue that goes on."""
         sequences, known = good_sequences(split), split.items[: len(split.items) - split.new]
         self._catalog = _catalog_of(split, known, sequences, self._args.train.config.codebook_size, seed)
-        self._tables = neighbour_tables(known, sequences, self._args.recency)
+        self._tables, self._lent = neighbour_tables(known, sequences, self._args.recency), None
         train = self._args.train
         self._config = replace(train.config, items=len(known), words=_WORDS if split.new else 0.0)
         train = replace(train, seed=seed, config=self._config)
